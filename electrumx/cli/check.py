@@ -1,6 +1,6 @@
 """``electrumx_server --check``: finds what would keep the server from working, and changes nothing.
 
-Each problem is a line.  Settings with an error are replaced, so that the others are checked too.
+Each problem is a line.  The check replaces settings with an error, to check the others too.
 Runs in: a process of its own, while a server with these settings may be running.
 """
 
@@ -34,11 +34,11 @@ from electrumx.server.setting_hints import KNOWN, OBSOLETE
 from electrumx.server.settings import Settings
 
 NODE_SECS = 5.0
-#: how long the host of a service may take to be found
+#: how long the look-up of a service's host may take
 NAME_SECS = 5.0
 # The directory of sockets, empty after each start of the machine
 RUN = "/run"
-# In place of required settings that are missing or wrong, so that others can be checked.
+# In place of missing or wrong required settings, to check the others.
 _SUBSTITUTES = {
     "COIN": "Bitcoin",
     "DAEMON_URL": "http://user:password@localhost:1/",
@@ -61,13 +61,13 @@ class _ThreadForEachCall(ThreadPoolExecutor):
     def submit(  # type: ignore[override]  # run_in_executor() takes an asyncio.Future as well
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> "asyncio.Future[T]":
-        """Start a thread; return the future of its result, to be awaited in this loop."""
+        """Start a thread; return the future of its result, to await in this loop."""
         return run_in_own_thread(partial(fn, *args, **kwargs), "check")
 
 
 def main(config: str | None, environ: Mapping[str, str]) -> int:
     """Check everything and print the outcome; return the exit status, 0 without a problem."""
-    # Nothing but the outcome is printed.
+    # Print nothing but the outcome.
     logging.getLogger("electrumx").setLevel(logging.CRITICAL + 1)
     try:
         settings = Settings.read(config, environ)
@@ -95,7 +95,7 @@ def main(config: str | None, environ: Mapping[str, str]) -> int:
 
 
 def read_settings(variables: Mapping[str, str]) -> tuple[Env, list[str], set[str]]:
-    """Return (settings, problems, the names of those that were replaced)."""
+    """Return (settings, problems, the names of the replaced settings)."""
     current = dict(variables)
     problems: list[str] = []
     wrong: set[str] = set()
@@ -198,7 +198,7 @@ async def _listen_problems(env: Env, is_served: bool) -> AsyncIterator[str]:
 
 
 async def _node_problems(env: Env) -> list[str]:
-    """Return the problems of all nodes, each of which is asked at the same time."""
+    """Ask all nodes at the same time; return their problems."""
     daemon_class = env.coin.DAEMON
     try:
         daemon = daemon_class(env.coin, env.daemon_url, login_files=LoginFiles.of(env))

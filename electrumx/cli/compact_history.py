@@ -2,7 +2,7 @@
 
 Runs in a process of its own, with the server's settings; no node is needed.  A running server
 does the same by itself, so this is for an operator who wants it done at once, or who goes back to
-ElectrumX.  It may be interrupted at any time, and goes on where it was when started again.
+ElectrumX.  An interrupt may come at any time: the next start goes on from there.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def _run(logger: logging.Logger) -> bool:
     _env, db = find_database(logger)
     asyncio.run(db.open_for_compacting())
     try:
-        # Outside of an event loop, so that an interrupt is raised at once.
+        # Outside of an event loop, so that an interrupt takes effect at once.
         compact(db, logger)
     finally:
         db.close_dbs()

@@ -21,7 +21,7 @@ def enter_db_directory(db_dir: str) -> None:
         raise EnvBase.Error(f"{name} is not a directory: set one")
     if not os.access(db_dir, os.R_OK | os.W_OK | os.X_OK):
         raise EnvBase.Error(f"{name} is not writable: let the user who runs the server write in it")
-    # Those count from where the process was started.
+    # Those count from where the process started.
     keep_paths(os.environ)
     try:
         os.chdir(db_dir)

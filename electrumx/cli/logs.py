@@ -124,7 +124,7 @@ def make_formatter(stream: TextIO) -> logging.Formatter:
     if text.strip().lower() != JSON_FORMAT:
         try:
             formatter = CompactFormatter(text)
-            # A wrong field name shows only when something is logged.
+            # Only logging shows a wrong field name.
             formatter.format(logging.makeLogRecord({"name": "electrumx", "msg": "", "args": None}))
         except (ValueError, KeyError, TypeError) as e:
             raise EnvBase.Error(

@@ -39,12 +39,12 @@ def add_common_options(parser: argparse.ArgumentParser, *, config_help: str) -> 
 def parsed(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None
 ) -> argparse.Namespace | None:
-    """Return the arguments; None if the version was asked for, which is printed then.
+    """Return the arguments; None after printing the version, if they ask for it.
 
     ``argv`` are those after the program's name, by default the process's.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Arguments that are required otherwise may be missing.
+    # Arguments required otherwise may be missing.
     if set(arguments) <= {"--version", "-v", "--verbose"} and "--version" in arguments:
         is_verbose = len(set(arguments)) > 1
     else:

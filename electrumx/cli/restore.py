@@ -1,7 +1,7 @@
 """Restores a snapshot that ``electrumx_rpc backup`` made, from a folder or from a web server.
 
-Runs in a process of its own, without a node, before the server is started on the directory.  It may
-be interrupted at any time, and continues when it is started again.
+Runs in a process of its own, without a node, before the server starts on the directory.  An
+interrupt may come at any time: the next start continues.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The administrator's tool: sends one command to a running server and prints the answer.
 
 Runs in a process of its own, and needs nothing of the server but its LocalRPC socket or port.
-A password may be among the arguments, so an address is never guessed: see ``Server``.
+A password may be among the arguments, so the tool never guesses an address: see ``Server``.
 """
 
 import argparse
@@ -45,7 +45,7 @@ _SIMPLE_COMMANDS = {
     "stop": "flush everything to disk and shut the server down",
 }
 
-# How replies that are no plain JSON are printed.
+# How to print replies that are no plain JSON.
 _PRINTERS: dict[str, Callable[[Any], Iterable[str]]] = {
     "ban": iter,
     "bans": bans_lines,

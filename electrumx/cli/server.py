@@ -67,7 +67,7 @@ def _serve(
     with reading_from(settings.variables):
         handler.setFormatter(make_formatter(sys.stdout))
         logger.info("ElectrumX server starting")
-        # Imported here, so that an error in importing is logged, too; and settings come first, as
+        # Imported here, to log an error in importing, too; and settings come first, as
         # their errors are the likely ones.
         from electrumx.lib.trusted_certificates import import_aiohttp
         from electrumx.server.env import Env
@@ -84,11 +84,11 @@ def _serve(
         logger.warning(warning)
     from electrumx.server.controller import Controller
 
-    # The start switched it off while modules are loaded, whose objects are never garbage.
+    # The start switched it off while loading modules, whose objects are never garbage.
     gc.freeze()
     gc.enable()
     enter_db_directory(env.db_dir)
-    # With a settings file SIGHUP asks to read it again, and it has been read just now.
+    # With a settings file SIGHUP asks to read it again, and that has just happened.
     if early.received and not (early.received == "SIGHUP" and settings.path):
         logger.warning(f"received {early.received} signal before the start; nothing was done")
         return
@@ -122,9 +122,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None, *, early: EarlySignals | None = None) -> int:
     """Run the server; return the process's exit status, 0 or 1.
 
-    ``early`` has noted signals since the process began, if it was made by then.  Arguments that are
-    not options of ``make_parser`` are refused: SystemExit.  An error of the
-    configuration is one line of the log; any other comes with its traceback.
+    ``early`` has noted signals since the process began, if it existed by then.  Arguments that are
+    not options of ``make_parser`` raise SystemExit.  An error of the configuration is one line of
+    the log; any other comes with its traceback.
     """
     early = early or EarlySignals().install()
     args = parsed(make_parser(), argv)

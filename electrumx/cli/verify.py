@@ -1,7 +1,8 @@
 """The stopped server's tool: audits the database, and compares it with the node if there is one.
 
 Runs in a process of its own, with the server's settings.  DAEMON_URL may be missing.  Opening the
-database recovers from an unclean stop, as the server's next start would; nothing else is written.
+database recovers from an unclean stop, as the server's next start would; the tool writes nothing
+else.
 """
 
 import argparse

@@ -19,11 +19,11 @@ class MatchTimeoutError(Exception):
 
 
 class BoundedPattern:
-    """A compiled pattern whose matching is interrupted when it has taken too much processor time.
+    """A compiled pattern whose matching stops when it has taken too much processor time.
 
     The time of the thread that matches counts; the signal's timer counts that of all threads, and
-    is set again for the time that is left.  Uses the signal SIGVTALRM, whose handler stays
-    installed.  Outside the main thread, where signals are not handled, the time is not bounded.
+    restarts for the rest of the time.  Uses the signal SIGVTALRM, whose handler stays installed.
+    Outside the main thread, which alone handles signals, the time has no bound.
     """
 
     def __init__(self, pattern: re.Pattern[str], cpu_secs: float) -> None:

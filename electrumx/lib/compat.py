@@ -39,8 +39,8 @@ class cachedproperty(Generic[T]):  # noqa: N801 - a decorator, spelt like proper
 def subclasses(base_class: type[T], strict: bool = True) -> list[type[T]]:
     """Return all loaded subclasses of base_class, at any depth, sorted by name.
 
-    With strict false base_class itself is included. Classes are found through
-    ``__subclasses__``, so they may live in any module that has been imported.
+    Includes base_class itself with strict false. Finds classes through ``__subclasses__``, so they
+    may live in any imported module.
     """
     found: dict[type[T], None] = {} if strict else {base_class: None}
     pending = [base_class]
@@ -55,8 +55,8 @@ def subclasses(base_class: type[T], strict: bool = True) -> list[type[T]]:
 def deep_getsizeof(obj: Any) -> int:
     """Return the memory in bytes of an object and its contents; shared parts count once.
 
-    An estimate: containers, instance dictionaries and slots are followed; classes, functions and
-    modules are not.
+    An estimate: it follows containers, instance dictionaries and slots, but not classes, functions
+    and modules.
     """
     atomic = (str, bytes, bytearray, int, float, complex, bool, type(None), range, array.array)
     seen: set[int] = set()
@@ -94,7 +94,7 @@ def int_to_bytes(value: int) -> bytes:
 
 
 def open_truncate(filename: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file for reading and writing, empty; it is created if missing."""
+    """Open a file for reading and writing, empty; create it if missing."""
     return open(filename, "wb+")
 
 

@@ -1,7 +1,7 @@
 """Enumeration: names for a run of small integers, looked up both ways.
 
-Pure values; any thread may read them.  It exists because opcodes are used as plain integers in
-loops over scripts, where members of the standard library's ``IntEnum`` would be slow.
+Pure values; any thread may read them.  It exists because loops over scripts use opcodes as plain
+integers, where members of the standard library's ``IntEnum`` would be slow.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from electrumx.lib.errors import ElectrumXError
 
 
 class EnumError(ElectrumXError):
-    """An enumeration is defined wrongly: our own bug."""
+    """A wrong definition of an enumeration: our own bug."""
 
 
 class Enumeration:
@@ -18,7 +18,7 @@ class Enumeration:
 
     enumList has names, each one more than the one before it (the first is 0), and
     (name, value) pairs, which restart the count.  Raises EnumError if an item is neither, or
-    if a name or a value comes twice.  A name is read as an attribute.
+    if a name or a value comes twice.  A name is an attribute.
     """
 
     def __init__(self, name: str, enumList: Iterable[str | tuple[str, int]]) -> None:

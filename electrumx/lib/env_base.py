@@ -1,7 +1,7 @@
 """Typed readers of environment variables, or of others in their place.
 
 The only place, with the command line, that reads the process environment.  What each variable
-means is for subclasses to define.  Runs at start-up, and when settings are read again.
+means is for subclasses to define.  Runs at start-up, and when the server reads settings again.
 """
 
 import asyncio
@@ -35,13 +35,13 @@ def _current() -> Mapping[str, str]:
 
 
 class EnvError(OperatorError):
-    """An environment variable is missing, or its value cannot be used."""
+    """An environment variable is missing, or its value is unusable."""
 
 
 class LoopPolicy(NamedTuple):
     """A named way to make event loops, for runners that take a loop factory.
 
-    Not one of asyncio's policies: those are deprecated from Python 3.14 on.
+    Not one of asyncio's policies: Python deprecates those from 3.14 on.
     """
 
     name: str
@@ -52,7 +52,7 @@ class LoopPolicy(NamedTuple):
 
 
 def shown(value: str) -> str:
-    """Return a value as it may stand in a one-line message: control characters are escaped."""
+    """Return a value as it may stand in a one-line message, with control characters escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)
 
 
@@ -73,7 +73,7 @@ class EnvBase:
     def default(cls, envvar: str, default: T) -> str | T: ...
     @classmethod
     def default(cls, envvar: str, default: Any) -> Any:
-        """Return the text of a variable as it is, or the default if it is not set."""
+        """Return the text of a variable as it is, or the default if unset."""
         return _current().get(envvar, default)
 
     @classmethod
@@ -92,7 +92,7 @@ class EnvBase:
 
     @classmethod
     def required(cls, envvar: str, hint: str = "") -> str:
-        """Return the text of a variable; if it is not set raise Error, with the hint."""
+        """Return the text of a variable; if unset raise Error, with the hint."""
         value = _current().get(envvar)
         if value is None:
             raise cls.Error(f"required envvar {envvar} not set" + (f": {hint}" if hint else ""))
@@ -117,7 +117,7 @@ class EnvBase:
         minimum: int | None = None,
         maximum: int | None = None,
     ) -> int | None:
-        """Return a variable as an integer, or the default if it is not set.
+        """Return a variable as an integer, or the default if unset.
 
         Raises Error if it is set but not an integer (empty is not), or is out of bounds.
         """
@@ -139,7 +139,7 @@ class EnvBase:
 
     @classmethod
     def custom(cls, envvar: str, default: T, parse: Callable[[str], T]) -> T:
-        """Return a variable's value as ``parse`` converts it, or the default if it is not set.
+        """Return a variable's value as ``parse`` converts it, or the default if unset.
 
         Raises Error if parse raises.
         """

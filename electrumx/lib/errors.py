@@ -1,6 +1,6 @@
 """The root of every error that this program raises on purpose.
 
-Errors are sorted by whose fault they are; each is defined beside the code that raises it::
+The tree sorts errors by whose fault they are; each is defined beside the code that raises it::
 
     ElectrumXError
      +-- OperatorError         the configuration or the machine: one line, exit status 1
@@ -26,7 +26,7 @@ Errors are sorted by whose fault they are; each is defined beside the code that 
      +-- ChainError            server.block_processor.errors: blocks and index disagree: stop, do not flush
      +-- BadPeerError          server.peers: a peer that lies or does not speak the protocol
 
-Errors owed to clients are aiorpcX's ``RPCError``; they are made only in ``server.session``.
+Errors owed to clients are aiorpcX's ``RPCError``; only ``server.session`` makes them.
 This module imports nothing.
 """
 
@@ -40,8 +40,8 @@ class OperatorError(ElectrumXError):
 
 
 class DeserializeError(ElectrumXError):
-    """Serialised bytes are truncated, or hold an impossible value."""
+    """Serialised bytes end too early, or hold an impossible value."""
 
 
 class SkipTxDeserialize(DeserializeError):
-    """A transaction that cannot be indexed and is to be passed over, not a fault."""
+    """A transaction that the server cannot index and passes over, not a fault."""

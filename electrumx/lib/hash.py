@@ -14,7 +14,7 @@ from electrumx.lib.errors import ElectrumXError
 
 _sha256 = hashlib.sha256
 
-# Bytes of a script's SHA-256 that are kept as its index key.
+# Bytes of a script's SHA-256 that make its index key.
 HASHX_LEN: Final = 11
 
 
@@ -29,7 +29,7 @@ def double_sha256(x: bytes) -> bytes:
 
 
 # RIPEMD-160 runs two lines of 80 steps over each 64-byte block.  For each line, one hex digit a
-# step: which of the 16 message words is added, and by how many bits the sum is rotated left.
+# step: which of the 16 message words it adds, and by how many bits it rotates the sum left.
 _RMD_LEFT_WORDS = "0123456789abcdef74d1a6f3c0952eb83ae49f812706db5c19ba08c4d37fe56240597c2ae138b6fd"
 _RMD_LEFT_SHIFTS = (
     "befc5879bdef6798768db97f7cf9b7dcbd67e9dfe8d65c75bcefef989e56865c9f5b68dc5cdeb856"
@@ -77,7 +77,7 @@ def ripemd160_python(x: bytes) -> bytes:
     """Return the 20-byte RIPEMD-160 digest of x, slowly and with no library.
 
     Distributions that build OpenSSL 3 without its legacy provider take RIPEMD-160 out of
-    hashlib; addresses cannot be computed without it.
+    hashlib; without it this program cannot compute addresses.
     """
     padded = x + b"\x80" + bytes(-(len(x) + 9) % 64) + struct.pack("<Q", 8 * len(x))
     state: tuple[int, ...] = _RMD_START

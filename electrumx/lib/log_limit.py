@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# Lines of a kind that are written in each window, and its length in seconds.
+# Lines of a kind to write in each window, and its length in seconds.
 LINES = 100
 WINDOW_SECS = 60.0
 

@@ -18,7 +18,7 @@ class LRUCache(Generic[K, V]):
     """A map bounded in entries and bytes that counts its lookups and hits.
 
     A read that began before an invalidation may end after it.  So there is a generation number
-    that changes with each, and values read in an older one are not stored.
+    that changes with each, and the cache stores no values read in an older one.
     """
 
     def __init__(self, max_entries: int = 1_000, max_bytes: int = 1 << 62) -> None:
@@ -68,9 +68,9 @@ class LRUCache(Generic[K, V]):
         return None if found is None else found[0]
 
     def put(self, key: K, value: V, generation: int, size: int = 0) -> None:
-        """Store an entry that was read in that generation, unless there was another since.
+        """Store an entry read in that generation, unless there was another since.
 
-        ``size`` is in bytes.  One that would fill a quarter of the cache is not stored.
+        ``size`` is in bytes.  The cache does not store one that would fill a quarter of it.
         """
         if generation != self.generation:
             return

@@ -3,13 +3,13 @@
 ``Merkle`` is pure. ``MerkleCache`` owns one level, part way up, of the tree over a long list of
 hashes that grows at its end and is sometimes cut back (block hashes). A branch then needs only the
 leaves of one segment, and that level: about two square roots of the length instead of all of it.
-The trees below and above that level that were used last are kept whole: clients ask for the same
+The cache keeps the last used trees below and above that level whole: clients ask for the same
 checkpoint, and for neighbouring blocks. Such a proof takes 10 us instead of 2.4 ms (900,000 blocks).
 
-``MerkleCache`` runs in the event loop, but ``truncate`` may be called from any thread, at any
-moment, also while a query awaits leaves. Each truncation starts a new *generation*; leaves read
-in an older one are dropped and read again, so leaves of an abandoned chain never enter the level.
-All hashes are 32 bytes in natural order.
+``MerkleCache`` runs in the event loop, but any thread may call ``truncate``, at any moment, also
+while a query awaits leaves. Each truncation starts a new *generation*; the cache drops leaves read
+in an older one and reads them again, so leaves of an abandoned chain never enter the level. All
+hashes are 32 bytes in natural order.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ Levels = list[list[bytes]]
 
 # Hashing more leaves than this takes over about 2 ms and leaves the event loop for a thread.
 THREAD_LEAF_COUNT = 2000
-# Trees that are kept: of segments, and above them. Each has about four square roots of the length
+# Trees to keep: of segments, and above them. Each has about four square roots of the length
 # of hashes, 130 kB for a million.
 SEGMENTS = 16
 TOPS = 8
@@ -81,8 +81,8 @@ class Merkle:
     ) -> tuple[list[bytes], bytes]:
         """Return the branch, leaf side first, of the leaf at index, and the root.
 
-        The branch may be made longer than natural: then the node at the top is paired with
-        itself until it has that length. Raises TypeError, or ValueError if out of range.
+        The branch may be longer than natural: then the node at the top pairs with itself until it
+        has that length. Raises TypeError, or ValueError if out of range.
         """
         _check_integer("index", index)
         if not 0 <= index < len(hashes):
@@ -148,7 +148,7 @@ class Merkle:
         leaf_index = index - (level_index << depth_higher)
         leaf_branch, leaf_root = self.branch_and_root(leaf_hashes, leaf_index, depth_higher)
         level_branch, root = self.branch_and_root(level, level_index)
-        # Last, so that the index is known to be in range.
+        # Last: by now the index is in range.
         if leaf_root != level[level_index]:
             raise ValueError("leaf hashes are inconsistent with the level")
         return leaf_branch + level_branch, root
@@ -160,7 +160,7 @@ def branch_from_levels(levels: Sequence[Sequence[bytes]], index: int) -> list[by
 
 
 class MerkleCache:
-    """One level of the tree over the hashes of a source, extended when longer ones are asked for.
+    """One level of the tree over the hashes of a source, extended by queries for longer ones.
 
     ``await source_func(index, count)`` returns exactly count hashes from index, or raises.
     Attributes: ``length``, the leaves covered by ``level``, which is ``depth_higher`` above them;
@@ -177,7 +177,7 @@ class MerkleCache:
         self.level: list[bytes] = []
         self.initialized = asyncio.Event()
         # Counts truncations. Guarded, as are length and level, because truncate may run in a
-        # thread; the lock is never held across an await.
+        # thread; no task holds the lock across an await.
         self._generation = 0
         self._lock = threading.Lock()
         # The least length truncated to since the present initialisation began.
@@ -214,7 +214,7 @@ class MerkleCache:
     async def initialize(self, length: int) -> None:
         """Build the level over the first length leaves, at least 1, and let queries in.
 
-        If truncate is called during the build, it starts again with the leaves that are left.
+        A call of truncate during the build starts it again with the remaining leaves.
         """
         with self._lock:
             self._truncated_to = None

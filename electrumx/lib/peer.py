@@ -29,8 +29,8 @@ MAX_VERSION_LENGTH = 20
 def is_small_json(value: Any, max_size: int, max_depth: int = MAX_FEATURES_DEPTH) -> bool:
     """Return True if `value` as JSON has about `max_size` characters at most.
 
-    Stops at the limit, so the cost is bounded by `max_size` and not by the value. Also False
-    if containers are nested deeper than `max_depth`, since a dump would recurse.
+    Stops at the limit, so `max_size` bounds the cost, not the value. Also False if containers nest
+    deeper than `max_depth`, since a dump would recurse.
     """
     remaining = max_size
     stack: list[tuple[Any, int]] = [(value, 0)]
@@ -76,7 +76,7 @@ def _parse_pruning(value: Any) -> int | None:
 def _parse_ip(text: Any) -> IPAddress | None:
     """Return the IP address that `text` is, else None.
 
-    An IPv6 address with a zone is refused: it has no meaning on another machine, and the
+    None for an IPv6 address with a zone: it has no meaning on another machine, and the
     zone's text is free.
     """
     if not isinstance(text, str) or "%" in text:
@@ -91,9 +91,8 @@ class Peer:
     """A server, by the one name or address under which we know it.
 
     Construction raises AssertionError unless `host` is a text, `features` a dictionary, and
-    `host` a key of ``features["hosts"]``. `features` is copied (shallowly) and the canonical
-    values are written back into the copy. `last_good` and `last_try` are unix times in
-    seconds, 0 meaning never.
+    `host` a key of ``features["hosts"]``. It copies `features` (shallowly) and writes the canonical
+    values into the copy. `last_good` and `last_try` are unix times in seconds, 0 meaning never.
     """
 
     # The attributes that `serialize` returns: enough to construct an equal peer.
@@ -204,7 +203,7 @@ class Peer:
     ) -> "Peer":
         """Return the peer of the text `host v<protocol> p<pruning> s[port] t[port]`.
 
-        Words after the host come in any order; unknown ones are ignored. A bare `s` or `t`
+        Words after the host come in any order; unknown ones have no effect. A bare `s` or `t`
         means the coin's port: `default_ports`, or else `DEFAULT_PORTS`. An empty text gives a
         peer that is not valid.
         """
@@ -301,7 +300,7 @@ class Peer:
         self.bad = True
 
     def check_ports(self, other: "Peer") -> bool:
-        """Remember ports of `other` that differ from ours; True if any are remembered."""
+        """Remember ports of `other` that differ from ours; return whether there are any."""
         for kind, ours, theirs in (
             ("SSL", self.ssl_port, other.ssl_port),
             ("TCP", self.tcp_port, other.tcp_port),
@@ -346,7 +345,7 @@ class Peer:
         words = [self.host, f"v{self.protocol_max}"]
         if self.pruning:
             words.append(f"p{self.pruning}")
-        # Default ports are written out too: both spellings are valid, and every client knows
+        # Write default ports out too: both spellings are valid, and every client knows
         # this one.
         for letter, port in (("s", self.ssl_port), ("t", self.tcp_port)):
             if port:

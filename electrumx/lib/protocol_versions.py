@@ -1,8 +1,8 @@
-"""The versions of the Electrum protocol: those that are defined, and a setting that names one.
+"""The versions of the Electrum protocol: the defined ones, and a setting that names one.
 
-Versions are compared number by number, and a longer one with an equal beginning is greater: (1, 6)
-< (1, 6, 0) < (1, 7).  From 1.6 on a server's maximum has three numbers, so that clients which only
-speak "1.6.0" are served as well as those which speak "1.6".  Pure.
+Versions compare number by number, and a longer one with an equal beginning is greater: (1, 6)
+< (1, 6, 0) < (1, 7).  From 1.6 on a server's maximum has three numbers, so that it serves clients
+which only speak "1.6.0" as well as those which speak "1.6".  Pure.
 """
 
 from electrumx.lib.util import protocol_tuple
@@ -28,7 +28,7 @@ def defined_version(version: ProtocolVersion) -> ProtocolVersion:
 def maximum_of(text: str) -> ProtocolVersion | None:
     """Return the maximum that a setting means: "1.6" is (1, 6, 0); None of empty text.
 
-    A version that is not defined means the highest one below it.  Raises ValueError for other
+    An undefined version means the highest one below it.  Raises ValueError for other
     texts, and versions below 1.4.
     """
     if not text.strip():

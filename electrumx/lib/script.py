@@ -1,7 +1,7 @@
 """Output scripts: opcodes, parsing into operations, known templates, unspendable tests.
 
-Pure functions that any thread may call.  The index needs only the unspendable tests: every other
-output is filed under the hash of its whole script, whatever the script is.
+Pure functions that any thread may call.  The index needs only the unspendable tests: it files every
+other output under the hash of its whole script, whatever the script is.
 """
 
 from collections.abc import Callable, Sequence
@@ -106,7 +106,7 @@ class ScriptPubKey:
     def pay_to(cls, handlers: PayToHandlers, script: bytes) -> Any:
         """Call the handler for the kind of script, and return its result.
 
-        The length of pushed data is not checked.  A script that does not parse is unspendable.
+        Does not check the length of pushed data.  A script that does not parse is unspendable.
         """
         try:
             ops = Script.get_ops(script)

@@ -29,7 +29,7 @@ class _Settings(Protocol):
 class ServerBase:
     """Base of a server: derive, override ``serve``, then await ``run`` in a fresh event loop."""
 
-    # Noise that clients cause at will. A message is dropped if it *begins* with one of these.
+    # Noise that clients cause at will. The server drops a message that *begins* with one of these.
     SUPPRESS_MESSAGE_REGEX = re.compile(
         "|".join(
             re.escape(text)

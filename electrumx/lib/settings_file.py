@@ -1,9 +1,9 @@
 r"""The syntax of a settings file: that of systemd's EnvironmentFile (systemd.exec(5)).
 
-Lines are ``NAME=value``; empty ones, and comments that begin with ``#`` or ``;``, are skipped.  A value
-may have parts in single quotes, where nothing is special, or in double quotes, where a backslash
-escapes ``"``, ``\``, ``$`` and a back-tick.  Outside of quotes a backslash escapes any
-character, and at the end of a line continues it.  Nothing is expanded.
+Lines are ``NAME=value``; the parser skips empty ones, and comments that begin with ``#`` or ``;``.
+A value may have parts in single quotes, where nothing is special, or in double quotes, where a
+backslash escapes ``"``, ``\``, ``$`` and a back-tick.  Outside of quotes a backslash escapes any
+character, and at the end of a line continues it.  There is no expansion.
 
 Where systemd accepts a text, the result here is the same, or an error: systemd ignores lines that
 are no assignment, invalid names and an open quote at the end, which are hardly meant so.  Pure.
@@ -93,7 +93,7 @@ class _Reader:
 
     def _value(self, line: int) -> str:
         chars: list[str] = []
-        # So many characters stay when white space at the end is removed.
+        # So many characters stay after the removal of white space at the end.
         kept = 0
         is_started = False
         while (char := self._next()) and char not in _LINE_ENDS:

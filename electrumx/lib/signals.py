@@ -1,4 +1,4 @@
-"""The signals that ask a server to end, and how they are noted before there is an event loop.
+"""The signals that ask a server to end, and how to note them before there is an event loop.
 
 Imports next to nothing: importing the rest of the server takes most of a second, and a signal that
 comes during that time must not kill the process.  Runs in: the main thread.
@@ -15,7 +15,7 @@ _NAMES = () if os.name == "nt" else ("SIGINT", "SIGTERM", "SIGHUP")
 def stop_signals() -> list[signal.Signals]:
     """Return the signals that ask for shutdown, without those that the process ignores.
 
-    SIGHUP is sent when a terminal or an ssh session is closed; under ``nohup`` it is ignored, and
+    SIGHUP comes when a terminal or an ssh session closes; under ``nohup`` it is ignored, and
     stays so.
     """
     signals = [signal.Signals[name] for name in _NAMES]

@@ -21,12 +21,12 @@ SLICE_SECS = 0.001
 #: items between two looks at the clock
 SLICE_ITEMS = 64
 _Future = TypeVar("_Future", bound="EagerFuture[Any]")
-# Of futures that have ended: none is added to it.
+# Of ended futures, which add none to it.
 _NO_CALLBACKS: list[Callable[[Any], object]] = []
 
 
 class EagerFuture(Generic[T]):
-    """A result that is awaited, or given to callbacks the moment that it arrives.
+    """A result to await, or to give to callbacks the moment that it arrives.
 
     ``asyncio.Future`` schedules its callbacks for the next turn of the event loop.  One future with
     one callback costs 1.05 µs of processor time that way, and 0.42 µs here (Python 3.11), and the
@@ -75,7 +75,7 @@ class EagerFuture(Generic[T]):
     def end(self, result: Any, error: BaseException | None = None) -> None:
         """Set the result or the error, and call the callbacks; does nothing if it has ended.
 
-        A callback that raises is reported to the loop's exception handler, and stops no other.
+        The error of a callback goes to the loop's exception handler, and stops no other callback.
         """
         if self._done:
             return
@@ -134,7 +134,7 @@ class DerivedFuture(EagerFuture[T]):
             self.end(result)
 
     def cancel(self) -> None:
-        """Cancel the source; the callbacks are called soon."""
+        """Cancel the source; the callbacks run soon."""
         if self._source is not None:
             self._source.cancel()
 
@@ -152,13 +152,13 @@ async def run_together(
 ) -> list[Any]:
     """Return the results of ``coros``, run concurrently, in order.
 
-    If one raises, or this is cancelled, all are cancelled and have ended before it propagates;
-    ``on_failure`` is then called with each exception of another one.
+    If one raises, or on cancellation, cancels all, waits for their end and calls ``on_failure``
+    with each exception of another one, before the first exception propagates.
     """
     tasks = [asyncio.ensure_future(coro) for coro in coros]
     raised: Optional[BaseException] = None
     try:
-        # Not gather: if it is cancelled, it raises the error of a task that fails at its end instead.
+        # Not gather: on cancellation it raises the error of a task that fails at its end instead.
         pending = set(tasks)
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -193,8 +193,8 @@ async def wait_for_event(event: asyncio.Event, timeout_secs: Optional[float]) ->
 def run_in_own_thread(func: Callable[[], T], name: str) -> "asyncio.Future[T]":
     """Call ``func`` in a thread that may hang indefinitely; return the future of its result.
 
-    Nothing waits for the thread, neither the end of the loop nor that of the process.  Its outcome
-    is dropped where the future was cancelled or the loop has ended.
+    Nothing waits for the thread, neither the end of the loop nor that of the process.  A
+    cancellation of the future, or the end of the loop, drops its outcome.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -206,7 +206,7 @@ def run_in_own_thread(func: Callable[[], T], name: str) -> "asyncio.Future[T]":
             future.set_result(cast("T", result))
         else:
             future.set_exception(error)
-            # A caller that was cancelled does not ask for it.
+            # A cancelled caller does not ask for it.
             future.exception()
 
     def run() -> None:
@@ -259,9 +259,9 @@ async def for_each(items: Iterable[T], func: Callable[[T], object]) -> None:
 class Batcher(Generic[Key, Value]):
     """A queue of requests that go out as batches.
 
-    Requests that are made in one iteration of the event loop, or while enough batches are in
-    flight, go out as one batch, in which equal requests are merged.  ``batches`` may be in flight;
-    after ``late_secs`` without a reply, one more each time, up to ``max_batches``.
+    Requests made in one iteration of the event loop, or while enough batches are in flight, go out
+    as one batch, which merges equal requests.  ``batches`` may be in flight; after ``late_secs``
+    without a reply, one more each time, up to ``max_batches``.
     """
 
     def __init__(
@@ -279,7 +279,7 @@ class Batcher(Generic[Key, Value]):
         self._batches = batches
         self._max_batches = max_batches
         self._late_secs = late_secs
-        # Key -> the futures of requests that are not sent. A request that comes while its key is in
+        # Key -> the futures of unsent requests. A request that comes while its key is in
         # flight may depend on a change since then, and must not get the older reply.
         self._queue: dict[Key, list[asyncio.Future[Value]]] = {}
         self._in_flight: set[asyncio.Task[None]] = set()
@@ -328,7 +328,7 @@ class Batcher(Generic[Key, Value]):
         batch: dict[Key, list[asyncio.Future[Value]]] = {}
         while queue and len(batch) < self._batch_size:
             for key in list(islice(queue, self._batch_size - len(batch))):
-                # Requests that were cancelled or timed out are done.
+                # Futures of cancelled or timed out requests are done.
                 futures = [future for future in queue.pop(key) if not future.done()]
                 if futures:
                     batch[key] = futures

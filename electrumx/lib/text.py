@@ -1,7 +1,7 @@
 """Tables for people: sessions, session groups, peers and bans, from the rows that LocalRPC returns.
 
-Pure; runs in the RPC client, and in the event loop for the periodic session log. Text that came
-from clients or peers is made printable here, so that it cannot steer a terminal.
+Pure; runs in the RPC client, and in the event loop for the periodic session log. This module makes
+text from clients or peers printable, so that it cannot steer a terminal.
 """
 
 import time

@@ -1,10 +1,10 @@
 """The certificates that the system trusts, by which servers that we ask over https are verified.
 
 Owns the one TLS context that has them.  Reading them takes some 50 ms of processor time and
-1.6 MB, so they are read once, by a worker thread, before the first request that may go over https.
-aiohttp would read them twice, whenever it is imported: a fifth of the time that the server's
-modules take to load.  So the server imports it by ``import_aiohttp``, and every such request is
-given ``trusted_context()``.
+1.6 MB, so a worker thread reads them once, before the first request that may go over https.
+aiohttp would read them twice, at its import: a fifth of the time that the server's
+modules take to load.  So the server imports it by ``import_aiohttp``, and gives every such request
+``trusted_context()``.
 
 Any thread may use it.
 """
@@ -36,7 +36,7 @@ def keep_paths(environ: MutableMapping[str, str]) -> None:
 def import_aiohttp(environ: MutableMapping[str, str]) -> None:
     """Import aiohttp for the first time; its own TLS contexts will trust no certificate of a file.
 
-    ``environ`` is the process's environment.  While aiohttp is imported, it has a setting for
+    ``environ`` is the process's environment.  During the import of aiohttp, it has a setting for
     OpenSSL, which reads it from there: no other thread may run yet.
     """
     configured = environ.get(_FILE_VARIABLE)

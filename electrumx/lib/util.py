@@ -222,8 +222,8 @@ class LogicalFile:
     """One growing range of bytes, spread over physical files of a fixed maximum size.
 
     Byte ``p`` is in the file numbered ``p // file_size``, at offset ``p % file_size``. A physical
-    name is the prefix and the number, padded with zeros to ``digits``. Files are never truncated:
-    what is valid is the caller's knowledge.
+    name is the prefix and the number, padded with zeros to ``digits``. Nothing truncates files: the
+    caller knows how much of them is valid.
     """
 
     def __init__(self, prefix: str | os.PathLike[str], digits: int, file_size: int) -> None:

@@ -1,8 +1,8 @@
 """Builds the server's parts, connects them and starts their tasks.
 
-All tasks run in one event loop.  Three are started: the sessions (first only LocalRPC, which
+All tasks run in one event loop.  Three start: the sessions (first only LocalRPC, which
 answers even before the node does), the block processor, and, once the chain is caught up with,
-header proofs and the mempool.  Wallets are served when the mempool was first synchronised, or has
+header proofs and the mempool.  Service of wallets begins when the mempool is first in sync, or has
 failed to be for some time.  If any of the three ends, the server ends.
 """
 
@@ -87,7 +87,7 @@ class _MemPoolView(MemPoolAPI):
 
     def confirmed_after(self, tip: bytes) -> Confirmed | None:
         confirmed = self._processor.confirmed_after(tip)
-        # Clients know nothing of blocks that are processed and not yet on disk.
+        # Clients know nothing of processed blocks that are not yet on disk.
         if confirmed is None or confirmed.height > self._db.db_height:
             return None
         return confirmed
@@ -120,7 +120,7 @@ class _MemPoolView(MemPoolAPI):
 
 
 class _Server:
-    """The parts of a server, each given what it needs when it is constructed."""
+    """The parts of a server, each constructed with all that it needs."""
 
     def __init__(self, env: Env, daemon: Daemon, shutdown_event: asyncio.Event) -> None:
         self._env = env
@@ -263,9 +263,9 @@ class Controller(ServerBase):
         when_caught_up: Callable[[], object] = lambda: None,
         settings: Settings | None = None,
     ) -> None:
-        """Build it; ``settings`` are those that ``env`` was read from, for a reload.
+        """Build it; ``settings`` are those from which ``env`` comes, for a reload.
 
-        ``when_caught_up()`` is called once; for ``early_signal`` see ``ServerBase``.
+        Calls ``when_caught_up()`` once; for ``early_signal`` see ``ServerBase``.
         """
         super().__init__(env, early_signal=early_signal)
         self._settings = settings
@@ -290,7 +290,7 @@ class Controller(ServerBase):
         return True
 
     def use_reload(self, reload: Callable[[], Awaitable[list[str]]]) -> None:
-        """Set what reads the settings file again, and call it if that was wanted before."""
+        """Set what reads the settings file again, and call it if SIGHUP came before."""
         self._reload = reload
         if self._is_reload_due:
             self.on_hangup()
@@ -351,7 +351,7 @@ def _favour_latency(*, collect: bool) -> None:
 
     Each system call of the loop may have to wait for a thread.  And a full garbage collection stops
     all threads while it visits every object: with a thousand clients, for a tenth of a second.
-    Nearly all of ours are freed by their reference counts.  Without ``collect`` garbage that is there
+    Their reference counts free nearly all of ours.  Without ``collect`` garbage that is there
     now stays.
     """
     if collect:
@@ -375,7 +375,7 @@ async def _set_when(waiting: Coroutine[Any, Any, None], event: asyncio.Event) ->
 
 
 async def run_parts(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run all until the first error, which is raised when the others have been cancelled."""
+    """Run all until the first error; cancel the others, then raise it."""
     failures: list[Exception] = []
     try:
         await run_together(*coroutines, on_failure=failures.append)
@@ -383,7 +383,7 @@ async def run_parts(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
         # Closing the database ends reads that are in progress: no failures.
         failures = [e for e in failures if not isinstance(e, DBClosedError)]
         for failure in failures:
-            # The error that is raised is logged where it ends the server.
+            # The raised error goes to the log where it ends the server.
             class_logger(__name__, "Controller").error(f"a task ended with {failure!r}")
         # A shutdown whose last flush found the disk full is not a clean one.
         for failure in failures:

@@ -20,7 +20,7 @@ STORES = ("utxo", "hist")
 def engine_of_store(folder: str) -> str | None:
     """Return the engine that wrote the store in a folder, or None if there is no store.
 
-    Raise OSError if the folder cannot be read.
+    Raise OSError if the folder is unreadable.
     """
     try:
         names = os.listdir(folder)

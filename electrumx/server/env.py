@@ -2,7 +2,7 @@
 
 The order of evaluation is fixed, so that the first of several faults reported is always the same.
 Nothing here touches the network or the database; the daemon's URL is parsed where it is used,
-and never shown, as it holds a password.  Runs at the start, and when settings are reloaded.
+and never shown, as it holds a password.  Runs at the start, and at a reload.
 """
 
 import importlib
@@ -55,10 +55,10 @@ MAX_SESSIONS_WITHOUT_RESOURCE = 512
 
 # Proxies in a row between a client and the server.
 MAX_PROXY_DEPTH = 4
-# Of MAX_SESSIONS: so many more are kept for trusted clients, and for connections whose PROXY header
+# Of MAX_SESSIONS: so many more are for trusted clients, and for connections whose PROXY header
 # has not arrived.
 EXTRA_SESSIONS_PART = 10
-# Whose PROXY headers are believed by default.
+# Networks whose PROXY headers to believe by default.
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
 
 INDEXERS = ("auto", "compiled", "python")
@@ -81,7 +81,7 @@ def parse_weight(text: str) -> float:
 
 
 class ServiceError(OperatorError):
-    """SERVICES or REPORT_SERVICES cannot be used."""
+    """SERVICES or REPORT_SERVICES is unusable."""
 
 
 class Env(EnvBase):
@@ -137,7 +137,7 @@ class Env(EnvBase):
         self.peer_announce: bool = self.boolean("PEER_ANNOUNCE", True)
         self.force_proxy: bool = self.boolean("FORCE_PROXY", False)
         self.tor_proxy_host: str = self.default("TOR_PROXY_HOST", "localhost")
-        #: None: the usual ports are tried in turn.
+        #: None: try the usual ports in turn.
         self.tor_proxy_port: int | None = self.integer(
             "TOR_PROXY_PORT", None, minimum=1, maximum=65535
         )
@@ -146,7 +146,7 @@ class Env(EnvBase):
         self.db_engine: str = self._db_engine()
         self.indexer: str = self._indexer()
         self.bulk_sync: str = self._bulk_sync()
-        #: whether clients are served before the chain is caught up with
+        #: whether to serve clients before the chain is caught up with
         self.serve_always: bool = self._serve_always()
         self.banner_file: str | None = self.default("BANNER_FILE", None)
         self.tor_banner_file: str | None = self.default("TOR_BANNER_FILE", self.banner_file)
@@ -207,7 +207,7 @@ class Env(EnvBase):
         )
 
     def _padded_protocols(self) -> frozenset[str]:
-        """Return the raw protocols whose messages are padded: by default those that are encrypted."""
+        """Return the raw protocols that pad their messages: by default the encrypted ones."""
         padded = {
             "tcp": self.boolean("PAD_MESSAGES", False),
             "ssl": self.boolean("PAD_MESSAGES", True),
@@ -220,7 +220,7 @@ class Env(EnvBase):
         self.cost_soft_limit: int = self.integer("COST_SOFT_LIMIT", 1000, minimum=0)
         self.cost_hard_limit: int = self.integer("COST_HARD_LIMIT", 10000, minimum=0)
         self._check_cost_limits()
-        #: protocols of services whose messages are filled up
+        #: protocols of services that pad their messages
         self.padded_protocols: frozenset[str] = self._padded_protocols()
         self.bw_unit_cost: int = self.integer("BANDWIDTH_UNIT_COST", 5000, minimum=1)  # bytes
         self.initial_concurrent: int = self.integer("INITIAL_CONCURRENT", 10, minimum=1)
@@ -240,7 +240,7 @@ class Env(EnvBase):
         self._read_certificates()
         #: web pages that may connect to ws and wss services, by their origins; None: all
         self.ws_origins: list[str] | None = self.custom("WS_ORIGINS", None, parse_origins)
-        #: names in the public DNS under which the metrics service is reached
+        #: names of the metrics service in the public DNS
         self.metrics_hosts: list[str] = self.custom("METRICS_HOSTS", [], parse_hosts)
         self.report_services: list[Service] = self.services_to_report()
         #: networks that may reach rpc services, in addition to this machine
@@ -271,7 +271,7 @@ class Env(EnvBase):
     def _read_proxy_settings(self) -> None:
         #: services whose connections begin with a PROXY header
         self.proxy_protocol: list[Service] = self._listed_services("PROXY_PROTOCOL")
-        #: networks whose PROXY headers are believed
+        #: networks whose PROXY headers to believe
         self.proxy_trusted: list[Network] = self.custom(
             "PROXY_TRUSTED", list(LOOPBACK), parse_networks
         )
@@ -517,7 +517,7 @@ class Env(EnvBase):
                 )
 
     def services_to_report(self) -> list[Service]:
-        """Return the services of REPORT_SERVICES, which clients and peers are given."""
+        """Return the services of REPORT_SERVICES, which clients and peers get."""
         services = self._parse_services("REPORT_SERVICES", None)
         for service in services:
             self._check_report_service(service)

@@ -10,7 +10,7 @@ from typing import Final
 
 PROC_CGROUP = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
-#: beyond the second limit processes are not ended, but nearly stopped
+#: the second limit does not end processes beyond it, but nearly stops them
 V2_FILES: Final[tuple[str, ...]] = ("memory.max", "memory.high")
 V1_FILES: Final[tuple[str, ...]] = ("memory.limit_in_bytes",)
 

@@ -1,15 +1,15 @@
 """When to notify clients: pairs the hashXs touched by blocks with those touched by the mempool.
 
-A wallet with a pending transaction is to be notified once, when its block is indexed *and* the
-mempool agrees with that block: earlier it would find its transaction in neither, or in both.  So
-the touched hashXs of both sides wait here until the mempool reports the height of the last block.
+A wallet with a pending transaction is to get one notification, when its block is in the index *and*
+the mempool agrees with that block: earlier it would find its transaction in neither, or in both.
+So the touched hashXs of both sides wait here until the mempool reports the height of the last block.
 
 Clients never wait for the mempool longer than PAIR_SECS, whatever the daemon does.  One rule decides
-(``_is_due``), and it is evaluated after each report and when the time is over: the last reported
-tip is either known to clients, or they are notified as soon as the mempool agrees with it or
-PAIR_SECS have passed.  A mempool that missed that deadline is not waited for again until a refresh
-is complete: its partial reports suffice until then (it followed the blocks, but could not list the
-daemon's transactions).
+(``_is_due``), after each report and when the time is over: clients either know the last reported
+tip, or get a notification as soon as the mempool agrees with it or PAIR_SECS have passed.  After a
+mempool has missed that deadline, blocks do not wait for it again until a refresh is complete: its
+partial reports suffice until then (it followed the blocks, but could not list the daemon's
+transactions).
 
 One notification is in progress at a time; hashXs reported during it are in the next one, so none is
 lost.
@@ -70,7 +70,7 @@ async def _ignore(height: int, touched: set[bytes]) -> None:
 
 
 class Notifications:
-    """Decides when clients are notified, of which height and which touched hashXs."""
+    """Decides when to notify clients, of which height and which touched hashXs."""
 
     def __init__(self) -> None:
         self._touched: set[bytes] = set()  # since the last notification
@@ -80,7 +80,7 @@ class Notifications:
         self._mempool_complete = False
         #: loop time at which the reported tip stopped being the one that clients know
         self._waiting_since: float | None = None
-        #: whether a block waits for the mempool at all: not before it is read for the first time
+        #: whether a block waits for the mempool at all: not before its first read
         self.waits_for_mempool = True
         #: whether the mempool was not complete in time, and has not been since
         self.mempool_late = False
@@ -146,7 +146,7 @@ class Notifications:
         await self._notify_due()
 
     def _is_due(self) -> bool:
-        """Return whether clients are to be notified now."""
+        """Return whether to notify clients now."""
         paired = self._mempool_height == self._block_height
         if paired and (self._mempool_complete or self.mempool_late or self._waiting_since is None):
             return True

@@ -1,6 +1,6 @@
 """Origins of web pages: scheme, host and port, as browsers send them; names of hosts.  Pure.
 
-Source: RFC 6454 and the HTML standard; an origin is compared as text.
+Source: RFC 6454 and the HTML standard; origins compare as text.
 """
 
 import re

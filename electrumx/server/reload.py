@@ -1,10 +1,10 @@
-"""Reads the settings file again, and applies what can be changed in a running server.
+"""Reads the settings file again, and applies the changes that a running server can take.
 
-A reload is checked as a whole, then switched: each part of the server *prepares* the change, which
-may fail (a certificate that cannot be used, a port that is taken); only if all have, each *commits*,
-which cannot.  If one fails, the others abandon what they prepared, and nothing has changed.
+A check of the whole reload precedes the switch: each part of the server *prepares* the change,
+which may fail (an unusable certificate, a port in use); only if all have, each *commits*, which
+cannot.  If one fails, the others abandon what they prepared, and nothing has changed.
 
-Runs in: the event loop; settings are read in a worker thread.
+Runs in: the event loop; a worker thread reads the settings.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ RELOADABLE = frozenset(
 
 
 class Prepared(Protocol):
-    """A change that has been checked."""
+    """A change that has passed its check."""
 
     def commit(self) -> None:
         """Make the change; this cannot fail."""
@@ -57,10 +57,10 @@ class Prepared(Protocol):
 
 
 class Part(Protocol):
-    """A part of the server with settings that can be changed."""
+    """A part of the server with settings that a reload can change."""
 
     async def prepare(self, env: Env) -> Prepared:
-        """Check new settings.  Raise OperatorError if they cannot be used."""
+        """Check new settings.  Raise OperatorError if they are unusable."""
 
 
 class _Change:
@@ -99,7 +99,7 @@ class NodeList:
         return env.daemon_url, LoginFiles.of(env)
 
     async def prepare(self, env: Env) -> Prepared:
-        """Check the URLs; their nodes are checked when they come into use."""
+        """Check the URLs; their nodes undergo a check when they come into use."""
         new = self._settings_of(env)
         endpoints_of(env.coin, *new)
         return _Change(lambda: self._use(new))
@@ -132,7 +132,7 @@ class Reloader:
     async def reload(self) -> list[str]:
         """Read the file and apply it; return lines about it.
 
-        Raise OperatorError, with one line, if it cannot be applied; then nothing was changed.
+        Raise OperatorError, with one line, if it cannot be applied; then nothing has changed.
         """
         try:
             async with self._lock:

@@ -1,6 +1,7 @@
 """Services that aiorpcX has no words for: LocalRPC at a Unix socket, and who may reach LocalRPC.
 
-Owns which protocols are for the operator, and the written form ``rpc:///PATH``.  Pure; settings are read with it once, at start-up.
+Owns which protocols are for the operator, and the written form ``rpc:///PATH``.  Pure; the settings use
+it once, at start-up.
 """
 
 import os
@@ -46,7 +47,7 @@ class UnixService(Service):  # type: ignore[misc] # untyped
 def parse_unix_service(entry: str) -> UnixService | None:
     """Return the service of ``rpc:///PATH``; None if the entry names no path.
 
-    Raise ValueError, with the reason, if the path cannot be used.
+    Raise ValueError, with the reason, if the path is unusable.
     """
     protocol, _, path = entry.partition("://")
     is_rpc = protocol.lower() == "rpc"
@@ -70,7 +71,7 @@ def parse_networks(text: str) -> list[Network]:
 
 
 def is_local(service: Any) -> bool:
-    """Return whether a service can be reached from this machine only."""
+    """Return whether only this machine can reach a service."""
     if isinstance(service, UnixService):
         return True
     host = service.host

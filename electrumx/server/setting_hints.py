@@ -1,7 +1,7 @@
-"""Warnings about settings that are accepted but probably not meant, in one line each.
+"""Warnings about accepted but probably unintended settings, in one line each.
 
-Variables with a misspelt name are ignored, and booleans are true whatever their text: rules that
-cannot be changed, so the log warns of their effects.  Pure but for ``memory_mb``; runs at start-up.
+The server ignores variables with a misspelt name, and booleans are true whatever their text: rules
+that cannot change, so the log warns of their effects.  Pure but for ``memory_mb``; runs at start-up.
 """
 
 from collections.abc import Iterable, Mapping
@@ -60,7 +60,7 @@ BOOLEANS = (
     "PEER_ANNOUNCE",
 )
 _MEANT_AS_FALSE = frozenset({"0", "no", "n", "false", "f", "off", "none"})
-# Names that other servers have, or had, too far from ours to be found.
+# Names that other servers have, or had, too far from ours for a match.
 _RELATED = {"CACHE": "CACHE_MB", "DROP_CLIENT_UNKNOWN": "DROP_CLIENT"}
 # Variables of other software that are close to ours.
 _OTHERS = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "NIX_SSL_CERT_FILE"})

@@ -1,6 +1,6 @@
 """The settings of a process: variables of its environment, and below them those of a file.
 
-The file is named by ``--config`` or ELECTRUMX_CONFIG.  The environment wins.  Unlike in the
+``--config`` or ELECTRUMX_CONFIG names the file.  The environment wins.  Unlike in the
 environment, which other programs share, a name that is not a setting is an error in the file.  Reads
 the file system; runs at start-up and at a reload.
 """
@@ -45,7 +45,7 @@ class Settings:
         Raise SettingsFileError.
         """
         path = path or environ.get("ELECTRUMX_CONFIG") or None
-        # A copy: the file is read again at a reload, the environment is not.
+        # A copy: a reload reads the file again, not the environment.
         environ = dict(environ)
         if path is None:
             return cls(environ)

@@ -1,4 +1,4 @@
-"""How much of a chain is still to be indexed, estimated from the coin's figures.
+"""How much of a chain is still to index, estimated from the coin's figures.
 
 Pure; any thread may run it.
 """

@@ -1,4 +1,4 @@
-"""Merged mining: headers with a proof that a block of another chain was mined (AuxPoW)."""
+"""Merged mining: headers with a proof of work of a block of another chain (AuxPoW)."""
 
 from electrumx.lib.coins.base import Coin
 from electrumx.lib.coins.mixins import FAKE_FEE_DAEMON, AuxPowMixin

@@ -1,9 +1,9 @@
-"""Coin: every parameter of a chain with its unit and default, and how a coin is looked up.
+"""Coin: every parameter of a chain with its unit and default, and the look-up of a coin.
 
-A coin is a class that is never instantiated; its parameters are class attributes and its methods
-class methods, so that a third party adds a coin by deriving from ``Coin``.  No bytes are parsed
-here: ``DESERIALIZER`` names the class in lib.tx that does.  The classes of the server that serve
-a coin are named by text and loaded on first use, so that importing lib.coins loads none of them.
+A coin is a class without instances; its parameters are class attributes and its methods
+class methods, so that a third party adds a coin by deriving from ``Coin``.  This module parses no
+bytes: ``DESERIALIZER`` names the class in lib.tx that does.  It names the classes of the server
+that serve a coin by text and loads them on first use, so that importing lib.coins loads none.
 
 Nothing here changes after import; any thread may use it.
 """
@@ -59,11 +59,11 @@ class Block(NamedTuple):
 
 
 class OutputRule(NamedTuple):
-    """How the outputs of a block are indexed, by the bytes of their script fields."""
+    """How to index the outputs of a block, by the bytes of their script fields."""
 
-    # Whether no transaction can spend the output, which is then left out.
+    # Whether no transaction can spend the output, which then stays out of the index.
     is_unspendable: Callable[[bytes], Union[bool, bytes]]
-    # The 11-byte key under which it is indexed.
+    # Its 11-byte key in the index.
     hashX_from_script: Callable[[bytes], bytes]
 
 
@@ -82,7 +82,7 @@ class ServerClass:
 class Coin:
     """The parameters of a coin, and the values that follow from them."""
 
-    # --- Identity.  NAME and NET are compared without regard to case.
+    # --- Identity.  The case of NAME and NET does not matter.
     NAME: ClassVar[str]
     SHORTNAME: ClassVar[str]  # ticker symbol
     NET: ClassVar[str]
@@ -101,7 +101,7 @@ class Coin:
     # Bytes of a header, or of its part that is always there.
     BASIC_HEADER_SIZE: ClassVar[int] = 80
     # True if a header's place in the header file follows from its height; False if headers vary
-    # and their places are recorded in a second file.
+    # and a second file records their places.
     STATIC_BLOCK_HEADERS: ClassVar[bool] = True
     # The hash of a header: 32 bytes in natural order.
     HEADER_HASH: ClassVar[HeaderHash] = double_sha256
@@ -127,7 +127,7 @@ class Coin:
     P2SH_VERBYTES: ClassVar[Sequence[bytes]] = [bytes.fromhex("05")]
     WIF_BYTE: ClassVar[bytes] = bytes.fromhex("80")
     # The human-readable part of segregated-witness addresses, and the prefix of Bitcoin Cash's;
-    # empty if the coin has no such addresses, or if theirs is not known.
+    # empty if the coin has no such addresses, or if theirs is unknown.
     SEGWIT_HRP: ClassVar[str] = ""
     CASH_ADDRESS_PREFIX: ClassVar[str] = ""
     # Four bytes each; the default stands for unknown.
@@ -151,7 +151,7 @@ class Coin:
     REQUIRED_DAEMON_INDEXES: ClassVar[Sequence[str]] = ["txindex"]
     # Oldest daemon accepted, dotted; None accepts all.
     MIN_REQUIRED_DAEMON_VERSION: ClassVar[Optional[str]] = None
-    # (height, count) ascending: from that height on at most count blocks are fetched at once.
+    # (height, count) ascending: from that height on fetch at most count blocks at once.
     # Early blocks are small.
     FETCH_STEPS: ClassVar[Sequence[tuple[int, int]]] = [(0, 1000), (130_000, 100)]
     # Modes that blockchain.estimatefee may pass on; None means no mode.
@@ -174,12 +174,12 @@ class Coin:
     MEMPOOL_COMPACT_HISTOGRAM_BINSIZE: ClassVar[int] = 30_000
     # Default ports by transport, as text: t is TCP and s is SSL.
     PEER_DEFAULT_PORTS: ClassVar[dict[str, str]] = {"t": "50001", "s": "50002"}
-    # Peers to begin with: "host service ...", where a service may be followed by its port.
+    # Peers to begin with: "host service ...", where a port may follow a service.
     PEERS: ClassVar[Sequence[str]] = []
-    # Clients up to this version that speak an old protocol are sent what makes them crash: they
-    # show messages of servers as if these were their own.
+    # The server crashes clients up to this version that speak an old protocol, by notifications:
+    # they show messages of servers as if these were their own.
     CRASH_CLIENT_VER: ClassVar[Optional[tuple[int, ...]]] = None
-    # Clients before this version are asked to upgrade whenever they broadcast, with the address.
+    # Clients before this version get a request to upgrade, with the address, at each broadcast.
     SAFE_CLIENT_VER: ClassVar[Optional[tuple[int, ...]]] = None
     CLIENT_UPGRADE_URL: ClassVar[Optional[str]] = None
 
@@ -228,7 +228,7 @@ class Coin:
         if re.match("https?(//|:/(?!/))", url, re.IGNORECASE):
             raise _invalid_url(url, "the scheme is misspelt")
         if separator and re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
-            # Any other one would be taken for the user's name.
+            # The parser would take any other one for the user's name.
             if scheme.lower() not in ("http", "https"):
                 raise _invalid_url(url, "the scheme is neither http nor https")
             url = f"{scheme.lower()}://{rest}"
@@ -247,7 +247,7 @@ class Coin:
 
     @classmethod
     def max_fetch_blocks(cls, height: int) -> int:
-        """Return how many blocks may be fetched from the daemon at once, from height on."""
+        """Return how many blocks to fetch from the daemon at once, at most, from height on."""
         return next(
             (count for first, count in reversed(cls.FETCH_STEPS) if height >= first),
             cls.FETCH_STEPS[0][1],
@@ -255,7 +255,7 @@ class Coin:
 
     @classmethod
     def bucket_estimatefee_block_target(cls, n: int) -> int:
-        """Return the confirmation target, in blocks, whose estimate is given out for that of n."""
+        """Return the confirmation target, in blocks, whose estimate stands for that of n."""
         return n
 
     # --- Blocks
@@ -316,7 +316,7 @@ class Coin:
 
     @classmethod
     def read_header(cls, block: bytes) -> bytes:
-        """Return the header of a raw block whose length is found by reading it."""
+        """Return the header of a raw block; only reading it finds its length."""
         deserializer: Any = cls.DESERIALIZER(block)
         header: bytes = deserializer.read_header(cls.BASIC_HEADER_SIZE)
         return header
@@ -338,12 +338,12 @@ class Coin:
 
     @classmethod
     def hashX_from_script(cls, script: bytes) -> bytes:
-        """Return the 11-byte key under which an output with this script is indexed."""
+        """Return the 11-byte key of an output with this script in the index."""
         return _sha256(script).digest()[:HASHX_LEN]
 
     @classmethod
     def output_rule(cls, height: int, tokens_from: int = 0) -> OutputRule:
-        """Return how outputs of the block at height are indexed.
+        """Return how to index outputs of the block at height.
 
         Blocks below tokens_from were indexed as if there were no tokens.
         """
@@ -457,7 +457,7 @@ class Coin:
 def coin_classes() -> Iterator[type[Coin]]:
     """Yield all classes with a NAME and a NET, in the order of their own names.
 
-    Subclasses are walked to because coins are spread over many modules.
+    Walks the subclasses because coins are spread over many modules.
     """
     found: set[type[Coin]] = set()
     todo: list[type[Coin]] = [Coin]
@@ -502,7 +502,7 @@ def _without_login(url: str) -> str:
     user_info, at, host = url.removeprefix(scheme).rpartition("@")
     if at:
         return f"{scheme}{'…' if user_info else ''}@{host}"
-    # No host was given, or no user: the text behind the colon is a port or a password.
+    # There is no host, or no user: the text behind the colon is a port or a password.
     name, colon, port = host.partition(":")
     if not re.fullmatch(r"[0-9]{0,5}", port):
         port = "…"

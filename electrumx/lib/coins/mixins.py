@@ -84,7 +84,7 @@ class BitcoinCoreMixin:
 
     @classmethod
     def bucket_estimatefee_block_target(cls, n: int) -> int:
-        """Return the confirmation target, in blocks, whose estimate is given out for that of n.
+        """Return the confirmation target, in blocks, whose estimate stands for that of n.
 
         Core's estimates get coarser with the target in the same way, and fewer targets make for
         more answers from the cache.  25 stays because wallets ask for it.
@@ -108,7 +108,7 @@ class MasternodeMixin:
 
 
 class AuxPowMixin:
-    """Merged mining: a header may be followed by the proof that a parent block was mined."""
+    """Merged mining: the proof of work of a parent block may follow a header."""
 
     STATIC_BLOCK_HEADERS: ClassVar[bool] = False
     DESERIALIZER: ClassVar[type[Deserializer]] = DeserializerAuxPow
@@ -126,7 +126,7 @@ class AuxPowMixin:
 
 
 class EquihashMixin:
-    """Headers with a solution of Equihash at their end; all of it is hashed."""
+    """Headers with a solution of Equihash at their end; the hash covers all of it."""
 
     STATIC_BLOCK_HEADERS: ClassVar[bool] = False
     BASIC_HEADER_SIZE: ClassVar[int] = 140  # without the solution
@@ -210,7 +210,7 @@ class BitcoinAtomMixin:
 
 
 class PrimeChainPowMixin:
-    """Headers with the multiplier of a chain of primes at their end; all of it is hashed."""
+    """Headers with the multiplier of a chain of primes at their end; the hash covers all of it."""
 
     STATIC_BLOCK_HEADERS: ClassVar[bool] = False
     DESERIALIZER: ClassVar[type[Deserializer]] = DeserializerPrimecoin
@@ -259,7 +259,7 @@ class ExosMixin:
 
 
 class EmptyGenesisMixin(Coin):
-    """The bytes after the first header are not read: they are no list of transactions."""
+    """Ignores the bytes after the first header: they are no list of transactions."""
 
     @classmethod
     def block(cls, raw_block: bytes, height: int) -> Block:
@@ -276,12 +276,12 @@ class CashTokensMixin(Coin):
 
     @classmethod
     def hashX_from_script(cls, script: bytes) -> bytes:
-        """Return the 11-byte key under which an output with this script field is indexed."""
+        """Return the 11-byte key of an output with this script field in the index."""
         return super().hashX_from_script(locking_script(script))
 
     @classmethod
     def output_rule(cls, height: int, tokens_from: int = 0) -> OutputRule:
-        """Return how outputs of the block at height are indexed.
+        """Return how to index outputs of the block at height.
 
         Blocks below tokens_from were indexed as if there were no tokens.
         """
@@ -294,7 +294,7 @@ class CashTokensMixin(Coin):
 
 
 class SpendableGenesisMixin(Coin):
-    """The first block's coinbase can be spent, so the block is indexed whole."""
+    """Transactions can spend the first block's coinbase, so the index includes the whole block."""
 
     @classmethod
     def genesis_block(cls, block: bytes) -> bytes:

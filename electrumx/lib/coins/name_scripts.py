@@ -1,6 +1,6 @@
 """Outputs that carry a name: a prefix of the script, which the name's index and addresses need.
 
-A prefix is described by a shape: a list whose items are an opcode; a text, which stands for a
+A shape describes a prefix: a list whose items are an opcode; a text, which stands for a
 push of data and names it; DATA_PUSH for a push without a name; DATA_PUSH_MULTIPLE for any number
 of pushes and the drops that take them off the stack again, two at a time.  A script that begins
 with a shape has the prefix, and the rest is the script of its address.
@@ -75,7 +75,7 @@ class NameMixin(Coin):
 
         A push is (opcode, data).
         """
-        # Nearly every output has no prefix, and this is called for all: be quick about them.
+        # Nearly every output has no prefix, and this runs for all: be quick about them.
         if not script or all(script[0] != shape[0] for shape in possible_ops):
             return None, script
         try:
@@ -108,16 +108,16 @@ class NameMixin(Coin):
 
     @classmethod
     def hashX_from_script(cls, script: bytes) -> bytes:
-        """Return the key under which an output is indexed: that of its address."""
+        """Return the key of an output in the index: that of its address."""
         return super().hashX_from_script(cls.split_name_script(script)[1])
 
 
 class NameIndexMixin(NameMixin):
-    """Coins whose names can be looked up: each has a history like a script's."""
+    """Coins whose names clients can look up: each has a history like a script's."""
 
     BLOCK_PROCESSOR: ClassVar[ServerClass] = NAME_INDEX_PROCESSOR
     SESSIONCLS: ClassVar[ServerClass] = NAME_SESSION
-    # A name that was not updated for so many blocks has no value any more; None: names stay.
+    # A name without an update for so many blocks has no value any more; None: names stay.
     NAME_EXPIRY_BLOCKS: ClassVar[Optional[int]] = None
     OP_NAME_UPDATE: ClassVar[int]
 

@@ -97,7 +97,7 @@ class Europecoin(Coin):
 
 
 class FairCoin(EmptyGenesisMixin, Coin):
-    """Blocks are made in turn, not mined: their headers name their creator."""
+    """Nodes make blocks in turn, without mining: the headers name their creator."""
 
     NAME = "FairCoin"
     SHORTNAME = "FAIR"

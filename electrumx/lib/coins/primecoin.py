@@ -14,7 +14,7 @@ class Primecoin(PrimeChainPowMixin, Coin):
     GENESIS_HASH = "963d17ba4dc753138078a2f56afb3af9674e2546822badff26837db9a0152106"
     DAEMON = FAKE_FEE_DAEMON
     ESTIMATE_FEE = 1.024
-    # A fee that is certain to confirm is relayed.
+    # Nodes relay a fee that is certain to confirm.
     RELAY_FEE = 1.024
     REORG_LIMIT = 5000
     TX_COUNT = 7_138_730

@@ -398,7 +398,7 @@ class TokenPay(ScryptMixin, Coin):
     GENESIS_HASH = "000008b71ab32e585a23f0de642dc113740144e94c0ece047751e9781f953ae9"
     DESERIALIZER = DeserializerTokenPay
     DAEMON = LEGACY_DAEMON
-    # Anonymous inputs spend nothing that is indexed.
+    # Anonymous inputs spend no indexed output.
     BLOCK_PROCESSOR = TOKENPAY_PROCESSOR
     REORG_LIMIT = 500
     TX_COUNT = 147_934

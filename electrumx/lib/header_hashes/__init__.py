@@ -1,10 +1,10 @@
 """The hashes of block headers, by name, and rules that choose one by a header's fields.
 
-Every function takes the header's bytes and returns 32 bytes in natural order.  Those that the
-standard library lacks and that are small are written here, one module each.  The others come from
-optional packages, which are imported when a header is first hashed with them and not before; a
-package that is not there, or was built so that its calls fail, raises HeaderHashError, which
-names it.  The packages are extras of pyproject.toml.
+Every function takes the header's bytes and returns 32 bytes in natural order.  This package has
+those that the standard library lacks and that are small, one module each.  The others come from
+optional packages, imported for the first header to hash with them and not before; a missing
+package, or one whose build makes its calls fail, raises HeaderHashError, which names it.  The
+packages are extras of pyproject.toml.
 
 Pure functions; any thread may run them.  The compiled ones may hold the interpreter's lock.
 """
@@ -29,9 +29,9 @@ TIME_AT = 68
 
 #: packages that plain pip makes work; the others define too little for Python 3.10 and later
 WORKING_PACKAGES = {"dash-hash", "groestlcoin-hash"}
-#: flags for the others: the macro, and no error, since GCC 14, for a function that is not declared
+#: flags for the others: the macro, and no error, since GCC 14, for an undeclared function
 BUILD_FLAGS = "-DPY_SSIZE_T_CLEAN -Wno-error=implicit-function-declaration"
-#: the modules that header hashes may come from, none of which is imported before it is needed
+#: the modules that header hashes may come from, none of them imported before its first use
 OPTIONAL_MODULES = {"groestlcoin_hash", "verushash"}
 
 
@@ -72,7 +72,7 @@ def _imported(algorithm: str, modules: tuple[str, ...], package: str) -> list[He
 
 
 def packaged(algorithm: str, *modules: str, package: str = "") -> HeaderHash:
-    """Return the hash of that name; its modules are tried in order, when it is first called.
+    """Return the hash of that name; its first call tries its modules in order.
 
     package is the one to name to an operator who has none of them; empty if no package exists.
     """
@@ -153,7 +153,7 @@ def verushash(header: bytes) -> bytes:
     """Return VerusHash: of version 1, 2.1 or 2.2, by the header's version.
 
     The first block's is sha256d.  The module has no package: the project on PyPI with its name is
-    no hash at all but a program, and must not be installed.
+    no hash at all but a program: do not install it.
     """
     if not any(header[4:36]):
         return double_sha256(header)

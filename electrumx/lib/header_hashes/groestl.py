@@ -8,7 +8,7 @@ from typing import Final
 
 _ROUNDS: Final = 14
 _COLUMNS: Final = 16
-# How far each of the eight rows is shifted to the left, in the two permutations.
+# How far each of the eight rows shifts to the left, in the two permutations.
 _SHIFTS_P: Final = (0, 1, 2, 3, 4, 5, 6, 11)
 _SHIFTS_Q: Final = (1, 3, 5, 11, 0, 2, 4, 6)
 # First row of the circulant matrix that mixes a column.

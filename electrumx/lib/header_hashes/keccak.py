@@ -20,7 +20,7 @@ _ROUND_CONSTANTS: Final = (
     0x8000000000008002, 0x8000000000000080, 0x000000000000800A, 0x800000008000000A,
     0x8000000080008081, 0x8000000000008080, 0x0000000080000001, 0x8000000080008008,
 )  # fmt: skip
-# From lane 1 on, the lane that each moves to and by how many bits it is rotated left.
+# From lane 1 on, the lane that each moves to and by how many bits it rotates left.
 _MOVES: Final = (
     (10, 1), (7, 3), (11, 6), (17, 10), (18, 15), (3, 21), (5, 28), (16, 36),
     (8, 45), (21, 55), (24, 2), (4, 14), (15, 27), (23, 41), (19, 56), (13, 8),
@@ -86,9 +86,9 @@ _KAWPOW_PADDING: Final = tuple(b"rAVENCOINKAWPOW")
 def kawpow(header: bytes) -> bytes:
     """Return the hash of Ravencoin's 120-byte header, natural order.
 
-    It is made from the mix hash that the header states, which is not verified: that takes
-    gigabytes.  DeserializeError if the header is shorter: its time chose this hash, its height
-    its length, and a node may send any of both.
+    Computed from the mix hash that the header states, unverified: verifying takes gigabytes.
+    DeserializeError if the header is shorter: its time chose this hash, its height its length, and
+    a node may send any of both.
     """
     if len(header) < _KAWPOW_HEADER_SIZE:
         raise DeserializeError(f"a header of {len(header)} bytes is too short for KawPow")

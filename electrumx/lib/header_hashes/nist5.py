@@ -54,7 +54,7 @@ def _jh_rounds() -> list[list[list[int]]]:
     for _ in range(_JH_ROUNDS):
         bits = [byte >> shift & 3 for byte in constant for shift in (6, 4, 2, 0)]
         rounds.append([(odd if n & 1 else even)[two] for n, two in enumerate(bits)])
-        # The constants are made by a small JH of their own, whose constant is zero.
+        # A small JH of their own, whose constant is zero, makes the constants.
         constant = _jh_permuted(
             [(odd if n & 1 else even)[0][pair] for n, pair in enumerate(constant)]
         )

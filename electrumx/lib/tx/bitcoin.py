@@ -7,7 +7,7 @@
 - ``_read_input`` or ``_read_output``, if only these are different;
 - ``TX_HASH_FN``, the hash itself.
 
-The rest is built upon these.  Whole blocks of the two formats here go through one loop,
+The rest builds upon these.  Whole blocks of the two formats here go through one loop,
 ``_read_txs``, which does the same with fewer calls; a subclass that defines one of the above does
 not inherit it.
 
@@ -37,7 +37,7 @@ _new: Any = tuple.__new__
 _unpack_int32 = Struct("<i").unpack_from
 _unpack_uint32 = Struct("<I").unpack_from
 
-# The methods that define how a transaction is read: see the module's docstring.
+# The methods that define how to read a transaction: see the module's docstring.
 _FORMAT_METHODS = frozenset(
     (
         "read_tx",
@@ -106,7 +106,7 @@ class Deserializer(Reader):
     def read_tx_block(self) -> TxsWithHashes:
         """Return the (transaction, hash) pairs that follow a block's header, in block order.
 
-        Bytes behind the last transaction are ignored: some coins put signatures there.
+        Ignores bytes behind the last transaction: some coins put signatures there.
         """
         count = self._read_size()
         if not self._has_loop:
@@ -226,7 +226,7 @@ class DeserializerSegWit(Deserializer):
     def _read_from_marker(self, start: int) -> tuple[SegWitFields, bytes]:
         """Return the fields of a transaction with witness from its marker on, and the hashed bytes.
 
-        ``start`` is where the transaction began; all before the marker is hashed, too.
+        ``start`` is where the transaction began; the hash covers all before the marker, too.
         """
         head = self.binary[start : self.cursor]
         marker = self._read_byte()

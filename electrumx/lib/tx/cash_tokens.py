@@ -3,10 +3,10 @@
 An output that holds tokens has them in front of its locking script, in the same field: ``ef``, a
 category of 32 bytes, a bit field, a commitment if its bit is set (a compact size and as many bytes,
 at least one), and an amount if its bit is set (a compact size, 1 to 2^63 - 1).  Wallets know only
-the locking script, so that alone is hashed.  A field whose prefix is malformed is a locking
+the locking script, so the hash covers that alone.  A field with a malformed prefix is a locking
 script as a whole, which no transaction can spend.
 
-The longest commitment is left to the node: the limit was 40 bytes in 2023, and was raised since.
+The node decides on the longest commitment: the limit was 40 bytes in 2023, and has grown since.
 
 Pure; runs in whatever thread parses.
 """

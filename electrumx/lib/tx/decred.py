@@ -1,4 +1,4 @@
-"""Decred's transactions, which have a prefix that is hashed and a witness that is not.
+"""Decred's transactions, which have a prefix that the hash covers and a witness that it does not.
 
 A block holds two lists: the regular transactions and those of the stake system.
 
@@ -130,7 +130,7 @@ class DeserializerDecred(Deserializer):
         return self._read_tx_parts()[0]
 
     def read_tx_and_vsize(self) -> tuple[AnyTx, int]:
-        """Return the next transaction and its size; here the witness is not discounted."""
+        """Return the next transaction and its size; here the witness has no discount."""
         start = self.cursor
         tx, _hashed = self._read_tx_parts()
         return tx, self.cursor - start

@@ -1,7 +1,7 @@
 """Special transactions of Dash and Axe (DIP2): a type beside the version, and a payload.
 
-Payloads of the types that are known here are taken apart; of others, and of versions that do not
-fit, the bytes are kept.  Nothing is indexed of either, and the hash covers them as they stand.
+The readers take payloads of the types known here apart; of others, and of versions that do not fit,
+they keep the bytes.  The index has nothing of either, and the hash covers them as they stand.
 
 Pure; runs in whatever thread parses.  The public names are in lib.tx_dash and lib.tx_axe.
 """

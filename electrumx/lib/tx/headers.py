@@ -2,7 +2,7 @@
 
 Each has ``read_header``, which returns the whole header from the cursor on.  ``size`` is the
 length in bytes of the part that every header of the coin has; the rest is up to the
-reader.  All are mixed into a deserializer of the coin's transactions.
+reader.  All are mixins for a deserializer of the coin's transactions.
 
 Pure; runs in whatever thread parses.
 """
@@ -75,7 +75,7 @@ class DeserializerEquihash(Deserializer):
     """Reads headers that end with a solution of Equihash, and plain transactions."""
 
     def read_header(self, size: int) -> bytes:
-        """Return the header, whose first size bytes are followed by the solution."""
+        """Return the header: its first size bytes, and the solution that follows."""
         start = self.cursor
         self._skip(size)
         self._read_varbytes()
@@ -90,7 +90,7 @@ class DeserializerPrimecoin(Deserializer):
     """Reads headers that end with the multiplier of a chain of primes."""
 
     def read_header(self, size: int) -> bytes:
-        """Return the header, whose first size bytes are followed by the multiplier."""
+        """Return the header: its first size bytes, and the multiplier that follows."""
         start = self.cursor
         self._skip(size)
         self._read_varbytes()

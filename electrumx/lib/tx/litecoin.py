@@ -5,8 +5,8 @@ blocks that data is a single zero byte, which marks the integration transaction 
 values, and the flag 0, occur only among a node's unconfirmed transactions.
 
 An unconfirmed transaction with other data that has inputs pays from outside into the extension (a
-peg-in).  How long its data is can only be found by reading all of it; but the lock time is the
-last four bytes, so inputs and outputs can be indexed.  The node counts the weight of the
+peg-in).  Only reading all of the data gives its length; but the lock time is the
+last four bytes, so the server can index inputs and outputs.  The node counts the weight of the
 extension's data, and the fee paid within it, on top of theirs.
 
 Pure; runs in whatever thread parses.
@@ -35,7 +35,7 @@ class DeserializerLitecoin(DeserializerSegWit):
     """Reads Litecoin's transactions.
 
     Raises SkipTxDeserialize, a DeserializeError, for one whose inputs and outputs are all, or
-    partly, within the extension and which thus cannot be indexed.
+    partly, within the extension and which the server thus cannot index.
     """
 
     # Flags other than 1 come back to _read_tx_parts from there.

@@ -8,9 +8,9 @@ caller of the functions.
 Why nothing reads past the end, or loops for longer than the buffer is long:
 
 - an index past the end raises IndexError, and ``unpack_from`` past the end struct.error;
-- a slice past the end is silently short, so each slice of a length that the buffer itself claims
-  is followed by a read of fixed size, or by an explicit test;
-- a count or a length is refused if it exceeds the bytes left, before anything is built for it.
+- a slice past the end is silently short, so a read of fixed size, or an explicit test, follows each
+  slice of a length that the buffer itself claims;
+- readers refuse a count or a length that exceeds the bytes left, before they build anything for it.
   Every counted item has at least one byte.
 
 Pure functions over bytes; any thread may run them.
@@ -136,7 +136,7 @@ def read_witness(buf: bytes, pos: int, count: int) -> tuple[list[list[bytes]], i
             stack.append(buf[pos : pos + n])
             pos += n
         witness.append(stack)
-    # Only the last item can have been cut short: the next item is read at its claimed end.
+    # Only the last item can be short: reading of the next one begins at its claimed end.
     if pos > len(buf):
         raise DeserializeError("a witness runs past the end")
     return witness, pos
@@ -145,8 +145,8 @@ def read_witness(buf: bytes, pos: int, count: int) -> tuple[list[list[bytes]], i
 class Reader:
     """Reads values one after the other from a buffer.
 
-    binary must be bytes, or a map of a file, whose slices are bytes, and is not copied; reading
-    begins at offset start, and cursor is the offset of the next byte.  Every reader raises
+    binary must be bytes, or a map of a file, whose slices are bytes; the reader does not copy it.
+    Reading begins at offset start, and cursor is the offset of the next byte.  Every reader raises
     DeserializeError, and nothing else, if the buffer ends too early.  After an error the cursor is
     of no use.
     """
@@ -159,7 +159,7 @@ class Reader:
         self.cursor = start
 
     def _read_struct(self, layout: Struct) -> Any:
-        """Return the only field of layout, whose size in bytes is consumed."""
+        """Return the only field of layout, and consume its size in bytes."""
         try:
             (value,) = layout.unpack_from(self.binary, self.cursor)
         except struct_error as e:
@@ -191,7 +191,7 @@ class Reader:
         return value
 
     def _skip(self, n: int) -> None:
-        """Go over exactly n bytes, which are not copied."""
+        """Go over exactly n bytes, without a copy."""
         end = self.cursor + n
         if not self.cursor <= end <= self.binary_length:
             raise self._truncated()

@@ -1,6 +1,6 @@
 """Transactions that are hashed once, not twice: Groestlcoin's and SmartCash's.
 
-Their Merkle trees are made with two rounds, as everywhere.
+Their Merkle trees have two rounds, as everywhere.
 
 Pure; runs in whatever thread parses.
 """

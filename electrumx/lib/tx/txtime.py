@@ -224,7 +224,7 @@ class DeserializerTrezarcoin(Deserializer):
 
     @staticmethod
     def blake2s_gen(data: bytes) -> str:
-        """Return the hash of a header as it is displayed."""
+        """Return the hash of a header in its displayed form."""
         return trezar_blake2s(data)[::-1].hex()
 
     def read_tx(self) -> AnyTx:
@@ -271,7 +271,7 @@ class TxInputTokenPayStealth(NamedTuple):
     sequence: int
 
     def is_generation(self) -> bool:
-        """Return True: no output that is indexed is spent."""
+        """Return True: it spends no indexed output."""
         return True
 
     def serialize(self) -> bytes:
@@ -357,7 +357,7 @@ class DeserializerPeercoin(DeserializerTxTimeSegWit):
 
 
 class DeserializerTxTimeSegWitNavCoin(DeserializerTxTimeSegWit):
-    """As DeserializerTxTimeSegWit, with a text at the end from version 2 on; it is hashed."""
+    """As DeserializerTxTimeSegWit, with a text at the end from version 2 on; the hash covers it."""
 
     def _read_tx_parts(self) -> tuple[AnyTx, bytes]:
         tx, hashed = super()._read_tx_parts()
@@ -373,7 +373,7 @@ class DeserializerTxTimeSegWitNavCoin(DeserializerTxTimeSegWit):
 class DeserializerEmercoin(DeserializerTxTimeSegWit, DeserializerAuxPow):
     """Reads Emercoin's transactions, and headers with a proof of merged mining.
 
-    The coinbase transaction of the parent block is read in Emercoin's own format.
+    Reads the coinbase transaction of the parent block in Emercoin's own format.
     """
 
     def is_merged_block(self) -> bool:

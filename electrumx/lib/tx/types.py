@@ -1,4 +1,4 @@
-"""The values that transactions are parsed into, and their serialised form.
+"""The values that parsing a transaction returns, and their serialised form.
 
 Named tuples, because a first sync makes some billions of them; no reading, and no knowledge of
 coins.  Any thread may use them.  Hashes are 32 bytes in natural order, amounts are in the

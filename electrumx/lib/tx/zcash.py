@@ -1,7 +1,7 @@
 """Zcash's transactions: shielded parts behind the transparent ones.
 
-The shielded parts are gone over and kept as bytes: nothing in them can be indexed.  Versions 1 to
-4 are hashed whole; versions 5 and 6 are another layout and hash, see ``zcash_v5``.
+The readers go over the shielded parts and keep them as bytes: these hold nothing to index.  Of
+versions 1 to 4 the hash covers all; versions 5 and 6 are another layout and hash, see ``zcash_v5``.
 
 Pure; runs in whatever thread parses.
 """
@@ -42,7 +42,7 @@ JOINSPLIT_TAIL_SIZE: Final = 32 + 64
 
 
 class TxJoinSplit(NamedTuple):
-    """A transaction of Zcash.  Fields that are not indexed are kept as they are on the wire."""
+    """A transaction of Zcash.  It keeps unindexed fields as they are on the wire."""
 
     version: int  # without the "overwintered" bit
     inputs: Sequence[TxInput]

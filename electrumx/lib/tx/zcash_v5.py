@@ -1,7 +1,7 @@
 """Zcash's transactions of versions 5 and 6: layout of ZIP 225, hash of ZIP 244.
 
 The hash is the root of a tree of BLAKE2b hashes, each with a name of its own, and leaves the proofs
-and signatures out, those of transparent inputs included.  Shielded parts are kept as bytes.
+and signatures out, those of transparent inputs included.  Shielded parts stay bytes.
 
 Version 6 (NU6.3, from height 3,428,143 on) has a third shielded part behind Orchard's, Ironwood,
 with the layout of Orchard's.  Its hash has another tree: the names are those in librustzcash of

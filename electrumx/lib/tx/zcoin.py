@@ -11,7 +11,7 @@ from electrumx.lib.util import unpack_le_uint32_from
 
 # First byte of the script of an input that spends a shielded coin.
 OP_SIGMASPEND: Final = b"\xc4"
-# Bit of the version of a block that was mined with MTP.
+# Bit of the version of a block mined with MTP.
 VERSION_MTP: Final = 0x1000
 # Additional bytes of such a block's header, without the node's proof.
 MTP_EXTRA_SIZE: Final = 100

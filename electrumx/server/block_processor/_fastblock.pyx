@@ -312,7 +312,7 @@ cdef inline int skip_witness(Cursor *c, uint64_t inputs) noexcept nogil:
 # -- hashing, two messages of as many blocks at a time
 
 cdef enum:
-    # transactions of more blocks of SHA-256 than that are hashed alone
+    # hash transactions of more blocks of SHA-256 than that alone
     MOST_BLOCKS = 32
 
 
@@ -324,11 +324,11 @@ cdef struct WaitingTx:
 
 
 cdef struct Waiting:
-    # a short script, which is hashed together with the next one, or NULL, and its output
+    # a short script, to hash together with the next one, or NULL, and its output
     const uint8_t *script
     size_t length
     size_t output
-    # transactions that are hashed together with the next one of 1, 2, ... blocks
+    # transactions to hash together with the next one of 1, 2, ... blocks
     WaitingTx txs[MOST_BLOCKS]
 
 

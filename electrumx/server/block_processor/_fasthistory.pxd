@@ -21,7 +21,7 @@ cdef void sort_records(Array *records) noexcept nogil
 
 
 cdef inline void add_record(Array *records, const uint8_t *hashX, uint64_t tx_num) noexcept nogil:
-    """Add a transaction to a script's history; room was allocated."""
+    """Add a transaction to a script's history; the caller has allocated room."""
     cdef uint8_t *at = records.data + TOUCH_RECORD_LEN * records.count
     cdef int n
     memcpy(at, hashX, HASHX_LEN)

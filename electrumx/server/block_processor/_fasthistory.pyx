@@ -2,9 +2,9 @@
 # cython: initializedcheck=False
 """Unflushed history in Cython: records of 16 bytes, hashX and tx_num BE5.
 
-They are in chain order, and are sorted by script before they are written.  A flush writes *frozen*
-records (:meth:`FastHistory.freeze`), which are in an array of their own; from then on one thread may sort and
-write them while another advances blocks.
+They are in chain order; a flush sorts them by script, then writes them.  It writes *frozen* records
+(:meth:`FastHistory.freeze`), which are in an array of their own; from then on one thread may sort
+and write them while another advances blocks.
 
 The reference implementation is ``History.unflushed``.
 """
@@ -54,7 +54,7 @@ cdef void insert_in_order(uint8_t *data, size_t count) noexcept nogil:
 cdef void sort_from(uint8_t *data, size_t count, int at) noexcept nogil:
     """Sort records that agree in all bytes before ``at``, in place (American flag sort).
 
-    They are partitioned by one byte, and the partitions by the next: whatever hashes an attacker
+    One byte partitions them, the next one the partitions: whatever hashes an attacker
     makes, there are no more passes than bytes.
     """
     cdef size_t ends[256]
@@ -74,8 +74,8 @@ cdef void sort_from(uint8_t *data, size_t count, int at) noexcept nogil:
         places[digit] = place
         place += ends[digit]
         ends[digit] = place
-    # Each record that is out of place is moved to its partition, the one there to its own, and so
-    # on until the hole is filled.
+    # Move each record that is out of place to its partition, the one there to its own, and so on,
+    # until one fills the hole.
     for digit in range(256):
         while places[digit] < ends[digit]:
             memcpy(held, data + TOUCH_RECORD_LEN * places[digit], TOUCH_RECORD_LEN)
@@ -187,7 +187,7 @@ cdef class FastHistory:
         self.touched_from = self.written = 0
 
     def sort(self):
-        """Sort the history by script, to be written; freeze it first if it is not."""
+        """Sort the history by script, for its write; freeze it first if it is not."""
         if not self.frozen:
             self.freeze()
         with nogil:
@@ -200,7 +200,7 @@ cdef class FastHistory:
         return self.frozen_records.count
 
     def packed_hashXs(self, size_t first, size_t most):
-        """Return the hashXs in the frozen history, which is sorted, each once, joined.
+        """Return the hashXs in the sorted frozen history, each once, joined.
 
         Those of which the first record is among ``most`` records from number ``first`` on.
         """

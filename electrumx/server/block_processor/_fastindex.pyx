@@ -10,13 +10,13 @@ The index holds unflushed data:
 
 - a hash table from outpoint to UTXO.  Entries of 64 bytes are in one growing array, freed ones in a
   free list; a second array of 4-byte slots, at most two thirds full, finds them by linear probing.
-  The hash is seeded, so that an attacker cannot create transactions that collide.  About 72 bytes a UTXO,
-  against 205 of a Python dictionary of bytes.  An entry is *new*, to be written, or *written*: on
-  disk, or in the flush in progress.  Written ones save a look-up when they are spent;
+  The hash has a random seed, so that an attacker cannot create transactions that collide.  About 72
+  bytes a UTXO, against 205 of a Python dictionary of bytes.  An entry is *new*, for the next flush,
+  or *written*: on disk, or in the flush in progress.  Written ones save a look-up when they are spent;
   :meth:`FastIndex.evict_written` drops the oldest;
 - the numbers of the entries that became new, while they are few: a flush of one block then
   need not look at every entry;
-- the spent UTXOs that are on disk (24 bytes each), to be deleted there, and a set of their rows
+- the spent UTXOs that are on disk (24 bytes each), to delete there, and a set of their rows
   that shows whether a row on disk is already spent;
 - the history of all that (:class:`FastHistory`).
 
@@ -24,7 +24,7 @@ A flush writes *frozen* arrays (:meth:`FastIndex.freeze_utxos`, :meth:`FastHisto
 of 32 bytes, deletes, records.  From then on one thread may sort and write them
 while another advances blocks.
 
-Spends that miss the table are looked up on disk before a batch of blocks is advanced
+Spends that miss the table take a look-up on disk before the index advances a batch of blocks
 (:meth:`FastIndex.missing`, :meth:`FastIndex.provide`), so that the loop that advances a block
 needs neither Python nor the disk and runs without the GIL.
 
@@ -71,12 +71,12 @@ from electrumx.server.storage._layout cimport (
 
 
 cdef enum:
-    # marks of an entry: to be written, or on disk already
+    # marks of an entry: to write, or on disk already
     NEW = 0
     WRITTEN = 1
     # number of buckets by age
     AGES = 4096
-    # new entries are noted while they are less than one in so many of all, and some more
+    # note new entries while they are less than one in so many of all, and some more
     FEW_NEWS = 4
     MANY_NEWS = 4096
     # first bytes of the keys, ``h`` and ``u``
@@ -378,7 +378,7 @@ cdef class FastIndex:
         return True
 
     cdef inline void drop_stale(self) noexcept nogil:
-        """Keep only the rows that are still to be deleted, after a flush has ended."""
+        """Keep only the rows that are still to delete, after a flush has ended."""
         cdef size_t k
         if not self.spent_stale:
             return
@@ -388,7 +388,7 @@ cdef class FastIndex:
             self.put_spent(self.deletes.data + DELETE_LEN * k)
 
     cdef void put_spent(self, const uint8_t *row) noexcept nogil:
-        """Note a row; room was allocated."""
+        """Note a row; the caller has allocated room."""
         cdef SpentRow value = spent_row(row)
         cdef uint64_t slot = self.spent_slot(&value, self.spent_mask)
         while self.spent[slot].tail:
@@ -476,7 +476,7 @@ cdef class FastIndex:
         return True
 
     cdef bint drop_made(self, Array *found) noexcept nogil:
-        """Keep the outpoints in ``found``, without duplicates, whose transaction was not noted here."""
+        """Keep the outpoints in ``found`` of transactions not noted here, without duplicates."""
         cdef uint8_t outpoint[OUTPOINT_LEN]
         cdef uint8_t *spend
         cdef size_t k
@@ -517,7 +517,7 @@ cdef class FastIndex:
         return found
 
     def provide(self, bytes outpoint not None, bytes utxo not None):
-        """Put a UTXO that is on disk into the table; a block that is advanced next may spend it."""
+        """Put a UTXO that is on disk into the table; the next block may spend it."""
         cdef Entry *entry
         assert len(outpoint) == OUTPOINT_LEN and len(utxo) == UNDO_ITEM_LEN
         entry = self.put(<const uint8_t *> PyBytes_AS_STRING(outpoint))
@@ -656,7 +656,7 @@ cdef class FastIndex:
 
     @property
     def new_utxos(self):
-        """UTXOs to be written: the frozen ones, or else all new ones."""
+        """UTXOs to write: the frozen ones, or else all new ones."""
         return self.frozen_utxos.count if self.utxos_frozen else self.new_count
 
     @property
@@ -666,7 +666,7 @@ cdef class FastIndex:
 
     @property
     def pending_rows(self):
-        """(UTXOs, deletes) that wait to be written, frozen or not."""
+        """(UTXOs, deletes) that wait for their write, frozen or not."""
         return (self.new_count + self.frozen_utxos.count,
                 self.deletes.count + self.frozen_deletes.count)
 
@@ -707,7 +707,7 @@ cdef class FastIndex:
         cdef uint64_t n
         cdef uint32_t number
         cdef size_t k
-        # Not larger than necessary: it is held for as long as a flush takes.
+        # Not larger than necessary: it stays for as long as a flush takes.
         self.frozen_utxos.data = <uint8_t *> realloc(NULL, (<size_t> self.new_count + 1) * FROZEN_LEN)
         if self.frozen_utxos.data == NULL:
             return False
@@ -719,7 +719,7 @@ cdef class FastIndex:
         else:
             for n in range(self.news.count):
                 number = (<uint32_t *> self.news.data)[n]
-                # It may have been freed since, and taken again by another.
+                # It may have become free since, and another may have taken it.
                 if self.slots[self.find_slot(self.entries[number].outpoint)] == number + 1:
                     self.freeze_entry(number)
         self.news_lost = False
@@ -801,7 +801,7 @@ cdef class FastIndex:
     def evict_written(self, size_t keep_bytes):
         """Drop the oldest written entries, except for about ``keep_bytes`` of them.
 
-        Call it when no flush is in progress, and no UTXO was provided that is still to be spent.
+        Call it when no flush is in progress, and no provided UTXO waits for its spend.
         """
         cdef bint done
         cdef SpentRow *smallest
@@ -838,7 +838,7 @@ cdef class FastIndex:
                 entry = &self.entries[self.slots[n] - 1]
                 if entry.mark == WRITTEN:
                     ages[tx_num_of(entry) * (AGES - 1) // newest] += 1
-        # The lowest bucket that is kept.
+        # The lowest bucket to keep.
         oldest = AGES
         left = keep
         while oldest and ages[oldest - 1] <= left:
@@ -930,7 +930,7 @@ cdef class FastIndex:
     def adopt(self, FastIndex other not None):
         """Put the UTXOs of another index, which are all on disk, as written ones.
 
-        Both are at the same tip, and nothing here waits to be written.
+        Both are at the same tip, and nothing here waits for its write.
         """
         cdef uint64_t n
         cdef Entry *entry

@@ -1,6 +1,6 @@
-"""Parses raw blocks in worker threads, each part while the one before it is processed.
+"""Parses raw blocks in worker threads, a part ahead of the processing.
 
-Owns how many bytes are parsed together, and how often the same invalid block may come.
+Owns the size of a part, and how often the same invalid block may come.
 
 Runs in: the event loop; :meth:`BlockParser.parse_blocks` in any thread.
 """
@@ -55,9 +55,9 @@ def spend_counts_of(block: ParsedBlock) -> "array[int]":
 
 
 class BlockParser:
-    """Parses blocks with the function that it is given."""
+    """Parses blocks with a given function."""
 
-    #: bytes of raw blocks that are parsed together: parsed by the pure-Python implementation, they
+    #: bytes of raw blocks in a part: parsed by the pure-Python implementation, they
     #: take ten times that
     PARSE_BYTES = 1_000_000
     #: how often the daemon may send the same block that does not parse
@@ -85,7 +85,7 @@ class BlockParser:
     ) -> AsyncGenerator[Sequence[ParsedBlock], None]:
         """Yield parsed blocks, in parts; parse the next part concurrently.
 
-        A raw block that was yielded is not kept.
+        Drop each raw block once its parsed block is yielded.
 
         Close the generator where it is left early (:func:`contextlib.aclosing`).
         """
@@ -101,12 +101,12 @@ class BlockParser:
                 yield blocks
         finally:
             if parsing is not None:
-                # It continues in its thread, and its result is dropped.
+                # It continues in its thread, and nothing takes its result.
                 parsing.cancel()
                 parsing.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _parts(self, raw_blocks: Sequence[bytes]) -> deque[list[bytes]]:
-        """Divide blocks into those that are parsed together."""
+        """Divide blocks into parts to parse together."""
         parts: deque[list[bytes]] = deque()
         size = self.PARSE_BYTES
         for raw_block in raw_blocks:

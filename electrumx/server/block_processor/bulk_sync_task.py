@@ -1,6 +1,6 @@
-"""Fills an empty database by a bulk sync, before blocks are processed one after another.
+"""Fills an empty database by a bulk sync, before the block processor takes block after block.
 
-Owns when that is done, and the exchange of the stores at its end.
+Owns when that happens, and the exchange of the stores at its end.
 
 Runs in: the event loop.
 """
@@ -49,7 +49,7 @@ class BulkSyncTask:
     ) -> None:
         """Fill the database up to the daemon's height, if it is empty and that is far.
 
-        ``parse_failed`` is called with each error of a block, and raises if it does not end;
+        ``parse_failed`` receives each error of a block, and raises if it does not end;
         ``retry_secs`` is the pause after an error of the daemon.
         """
         height, block_bytes = self._daemon.cached_height() or 0, 0

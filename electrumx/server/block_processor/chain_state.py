@@ -1,8 +1,8 @@
 """The state of the index at the block processed last, as far as it is in memory.
 
 Owns the height, tip and transaction count of that block, its UTXOs, undo information, headers and
-transaction hashes until they are flushed, and the steps that change all of it: a block is indexed
-on top of the tip, or undone from it.  A strategy, or the Cython implementation
+transaction hashes until a flush writes them, and the steps that change all of it: indexing a block
+on top of the tip, and undoing the block at the tip.  A strategy, or the Cython implementation
 (``compiled_indexer``), computes what a transaction changes; ``db`` knows the rows.
 
 Runs in: a worker thread, one at a time, with ``lock`` held.  The event loop reads the outcome.
@@ -70,11 +70,11 @@ class ChainState:
         *,
         known_bytes: int = 0,
     ):
-        """``compiled``: the Cython implementation, if that is used to index blocks.
+        """``compiled``: the Cython implementation, if that indexes the blocks.
 
-        It keeps ``known_bytes`` of UTXOs that are on disk when everything is flushed.
+        It keeps ``known_bytes`` of UTXOs that are on disk after a flush of everything.
 
-        ``daemon_height`` returns the daemon's height where it is known.  ``steps`` replaces
+        ``daemon_height`` returns the daemon's height, if known.  ``steps`` replaces
         :meth:`advance_txs` and :meth:`backup_txs`.
         """
         self.coin = coin
@@ -85,14 +85,14 @@ class ChainState:
         self._strategy = strategy
         self._daemon_height = daemon_height
         self._steps = steps or self
-        #: of UTXOs on disk that are kept in memory, at most
+        #: of UTXOs on disk that stay in memory, at most
         self.known_bytes = known_bytes
 
-        #: held while this state, or the disk, is being changed
+        #: every change of this state, or of the disk, holds it
         self.lock = asyncio.Lock()
-        #: whether the daemon's chain was caught up with, and the database is open for serving
+        #: whether the index has caught up with the daemon's chain, and the database is open for serving
         self.caught_up = False
-        # Whether the scripts that blocks touch are recorded, for clients
+        # Whether to record the scripts that blocks touch, for clients
         self._tracks_touched = False
 
         # Of the block processed last.
@@ -104,10 +104,10 @@ class ChainState:
         #: records of ``wire_rows``: the scripts that the blocks indexed last touched, if tracked
         self.records = b""
         self._new_records: list[bytes] = []
-        #: how the scripts of the block being indexed are hashed
+        #: the hash function for the scripts of the block in progress
         self._hashX_from_script: HashX = coin.hashX_from_script
 
-        # Unflushed.  Blocks are always undone by the pure-Python implementation.
+        # Unflushed.  Only the pure-Python implementation undoes blocks.
         self.utxo_cache = UTXOCache(db.find_utxo_row)
         self.headers: list[bytes] = []
         self.block_tx_hashes: list[bytes] = []
@@ -122,7 +122,7 @@ class ChainState:
         self.tx_count = self._db.db_tx_count
 
     def set_caught_up(self) -> None:
-        """Note that the chain is caught up with."""
+        """Note that the index has caught up with the chain."""
         self.caught_up = True
         self.track_touched()
 
@@ -131,14 +131,14 @@ class ChainState:
         self._tracks_touched = True
 
     def take_touched(self) -> set[bytes]:
-        """Return the hashXs touched since this was last called."""
+        """Return the hashXs touched since the last call."""
         touched, self.touched = self.touched, set()
         return touched
 
     # -- advancing
 
     def advance_blocks(self, blocks: Sequence[ParsedBlock]) -> None:
-        """Index blocks that are known to follow the tip.  Runs in a thread, lock held."""
+        """Index blocks that follow the tip, as the caller has checked.  Runs in a thread, lock held."""
         min_height = self._db.min_undo_height(self._daemon_height() or 0)
         height = self.height
         if self.compiled:
@@ -165,7 +165,7 @@ class ChainState:
         self._new_records = []
 
     def _unfit(self, height: int, error: ChainError) -> UnfitBlockError:
-        """Return the error for a block that cannot be indexed, with the probable reasons."""
+        """Return the error for a block whose indexing failed, with the probable reasons."""
         activation = ""
         if self.coin.GENESIS_ACTIVATION < Coin.GENESIS_ACTIVATION:
             activation = (
@@ -200,7 +200,7 @@ class ChainState:
         return undo_info
 
     def step_of(self, blocks: Sequence[ParsedBlock]) -> Confirmed:
-        """Return the step to the tip that the blocks indexed last made, before they are flushed.
+        """Return the step to the tip that the blocks indexed last made, before their flush.
 
         Runs in a thread; once caught up.
         """
@@ -225,9 +225,9 @@ class ChainState:
     def undo_and_flush(self, blocks: Sequence[Block]) -> None:
         """Undo blocks, the newest first, and commit.  Runs in a thread, lock held.
 
-        Nothing may wait to be flushed.
+        Nothing may wait for a flush.
         """
-        # Whatever may be missing is read before anything is changed.
+        # All reads come before any change: an item may be missing.
         undo_infos = [self.read_undo_items(self.height - n) for n in range(len(blocks))]
         if self.compiled:
             # Whatever it knows of UTXOs may be of blocks that are undone.
@@ -302,7 +302,7 @@ class ChainState:
         )
 
     def freeze(self, flush_utxos: bool, keep_bytes: int) -> FlushData:
-        """Return the unflushed data as frozen batches, so that blocks can be indexed concurrently.
+        """Return the unflushed data as frozen batches, so that indexing can go on concurrently.
 
         ``flush_utxos``: whether UTXOs and undo items are among it; then UTXOs that are on disk
         already stay cached up to ``keep_bytes``.  Runs in a thread, lock held; only with the Cython
@@ -333,9 +333,9 @@ class ChainState:
         return self._db.tx_counts[height - 1] if height else 0
 
     def note_recent(self, recent: RecentUTXOs, first: int, last: int) -> None:
-        """Note the blocks of committed heights that are kept on disk, as far as they are intact.
+        """Note the blocks of committed heights that are on disk, as far as they are intact.
 
-        Where one is not, only those above it are known.
+        Where one is not, keep only those above it.
         """
         assert self.compiled
         for height in range(first, last + 1):
@@ -344,7 +344,7 @@ class ChainState:
                 header = self._db.files.read_headers(height, 1)
                 first_tx_num = self._tx_count_below(height)
             except (OSError, DBError, DeserializeError, IndexError):
-                # IndexError: it was undone just now, and the result is not wanted any more.
+                # IndexError: a reorg undid it just now, and the result has no more use.
                 recent.clear()
                 continue
             if block.header != header:
@@ -353,7 +353,7 @@ class ChainState:
             recent.note(block, first_tx_num, height, self.known_bytes)
 
     def adopt_recent(self, recent: RecentUTXOs) -> None:
-        """Take over the UTXOs of the blocks up to the tip.  Lock held; everything is flushed."""
+        """Take over the UTXOs of the blocks up to the tip.  Lock held; nothing waits for a flush."""
         assert self.compiled
         self.compiled.adopt(recent)
         self.compiled.keep_written(self.known_bytes)

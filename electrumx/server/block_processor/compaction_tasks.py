@@ -15,9 +15,9 @@ from electrumx.server.runtime.fault_points import fault_point
 
 
 class RowCompactionTask:
-    """Compacts the history whenever many flushes were made.
+    """Compacts the history whenever there were many flushes.
 
-    Rows are read in a thread without the state lock; short slices are written with it.
+    A thread reads rows without the state lock, and writes short slices with it.
     """
 
     #: of the time that a compaction takes, the part in which it sleeps: clients and blocks come first
@@ -43,7 +43,7 @@ class RowCompactionTask:
             await flushed.wait()
 
     async def _compact(self) -> None:
-        """Make one pass, or continue one that was interrupted."""
+        """Make one pass, or continue an interrupted one."""
         flushed, run_locked = self._flusher.flushed_event, self._flusher.run_locked
         compaction = await run_locked(self._db.begin_compaction)
         while not compaction.done:
@@ -52,19 +52,19 @@ class RowCompactionTask:
             if compaction.has_work:
                 flushed.clear()
                 if not await run_locked(compaction.write):
-                    # History was flushed without its UTXOs.
+                    # A flush wrote history without its UTXOs.
                     await flushed.wait()
             await asyncio.sleep((time.monotonic() - start) * self.REST / (1 - self.REST))
 
 
 class EngineCompactionTask:
-    """Has the engine compact its tables after the initial sync, while clients are served."""
+    """Has the engine compact its tables after the initial sync, while the server serves clients."""
 
     #: how long a shutdown waits for the end of the compaction
     GRACE_SECS = 15.0
 
     def __init__(self, db: DB, lock: asyncio.Lock, logger: logging.Logger):
-        """``lock``: the state lock, held while the end is recorded."""
+        """``lock``: the state lock; recording the end holds it."""
         self._db = db
         self._lock = lock
         self._logger = logger
@@ -72,7 +72,7 @@ class EngineCompactionTask:
 
     @property
     def done(self) -> bool:
-        """Whether a compaction was started and has ended."""
+        """Whether a compaction has ended."""
         return self._task is not None and self._task.done()
 
     @property

@@ -1,8 +1,8 @@
 """The Cython implementation of indexing, and which coins it serves.
 
 Its modules are ``_fastblock``, which parses, ``_fastindex``, which has the UTXOs, and
-``_fasthistory``, which has the history.  They are built when the package is installed where a
-compiler, Python's and OpenSSL's headers are.  Without them, or for a coin with formats of its own,
+``_fasthistory``, which has the history.  Installing the package builds them where a compiler,
+Python's and OpenSSL's headers are.  Without them, or for a coin with formats of its own,
 the pure-Python implementation indexes (``indexer`` and ``utxo_cache``); it is also the reference in
 the tests.
 
@@ -79,7 +79,7 @@ def unconfirmed_parser(coin: type[Coin]) -> Callable[[bytes], Unconfirmed | None
 
 
 class CompiledAdds:
-    """UTXOs to be written, as :class:`UTXOAdds` of the pure-Python implementation."""
+    """UTXOs to write, as :class:`UTXOAdds` of the pure-Python implementation."""
 
     def __init__(self, index: "CompiledIndex"):
         self._index = index.index
@@ -99,7 +99,7 @@ class CompiledAdds:
 
 
 class CompiledDeletes:
-    """Rows to be deleted, as :class:`UTXODeletes` of the pure-Python implementation."""
+    """Rows to delete, as :class:`UTXODeletes` of the pure-Python implementation."""
 
     def __init__(self, index: "CompiledIndex"):
         self._index = index.index
@@ -121,7 +121,7 @@ class CompiledDeletes:
 class RecentUTXOs:
     """The UTXOs of recent blocks, all of which are on disk, in an index of its own.
 
-    Blocks are noted in their order; when those up to the tip are, a :class:`CompiledIndex` adopts it.
+    It takes blocks in their order; a :class:`CompiledIndex` adopts it once it has those up to the tip.
     """
 
     def __init__(self, owner: "CompiledIndex"):
@@ -134,7 +134,7 @@ class RecentUTXOs:
         self.index = compiled.FastIndex()
 
     def note(self, block: "FastBlock", first_tx_num: int, height: int, most_bytes: int) -> None:
-        """Note a block; the oldest UTXOs are dropped where they take more than ``most_bytes``."""
+        """Note a block; drop the oldest UTXOs where they take more than ``most_bytes``."""
         after_genesis = height >= self._owner.genesis_activation
         self.index.note_committed(block, first_tx_num, after_genesis, self._owner.any_order)
         if self.index.written_bytes > most_bytes:
@@ -142,13 +142,13 @@ class RecentUTXOs:
 
 
 class CompiledIndex:
-    """Parses blocks and indexes them; has UTXOs and history until they are flushed."""
+    """Parses blocks and indexes them; has UTXOs and history until their flush."""
 
     #: outpoints, whose rows take 400 bytes each
     LOOKED_UP_AT_ONCE = 10_000
-    #: records of history whose scripts are noted together
+    #: records of history that each item of :meth:`packed_hashXs` covers
     RECORDS_AT_ONCE = 100_000
-    #: an entry, its slot, and its copy while it is being flushed
+    #: an entry, its slot, and its copy during a flush
     BYTES_PER_UTXO = 72 + 48
 
     def __init__(
@@ -159,7 +159,7 @@ class CompiledIndex:
         lookup: Lookup,
         tokens_from: Callable[[], int] = lambda: 0,
     ):
-        """``tokens_from`` returns the height below which blocks are indexed without tokens."""
+        """``tokens_from`` returns the height below which the index has no tokens."""
         assert parser
         assert compiled
         self.index = compiled.FastIndex()
@@ -230,14 +230,14 @@ class CompiledIndex:
         return int(self.index.memsize)
 
     def pending_rows(self) -> tuple[int, int]:
-        """Return how many UTXOs wait to be written, and how many spent ones to be deleted."""
+        """Return the numbers of UTXOs to write, and of spent ones to delete."""
         utxos, deletes = self.index.pending_rows
         return utxos, deletes
 
     def freeze(self, utxos: bool) -> None:
-        """Freeze the history and, with ``utxos``, UTXOs and deletes, to be flushed.
+        """Freeze the history and, with ``utxos``, UTXOs and deletes, for a flush.
 
-        Blocks can be advanced while another thread writes that.
+        :meth:`advance` may run while another thread writes that.
         """
         self._history.freeze()
         if utxos:
@@ -273,7 +273,7 @@ class CompiledIndex:
         return int(self._history.memsize)
 
     def has_history(self) -> bool:
-        """Return whether history waits to be flushed."""
+        """Return whether history waits for a flush."""
         return bool(self._history)
 
     def history_hashXs(self) -> set[bytes]:
@@ -282,11 +282,11 @@ class CompiledIndex:
         return hashXs
 
     def sort_history(self) -> None:
-        """Sort the history by script, before rows are put."""
+        """Sort the history by script, before :meth:`put_history`."""
         self._history.sort()
 
     def packed_hashXs(self) -> Iterator[bytes]:
-        """Yield the hashXs of the scripts that have history to be flushed, joined, once it is sorted."""
+        """Yield the hashXs of the scripts that have history to flush, joined; :meth:`sort_history` first."""
         for first in range(0, self._history.frozen_count, self.RECORDS_AT_ONCE):
             yield self._history.packed_hashXs(first, self.RECORDS_AT_ONCE)
 

@@ -5,11 +5,11 @@ from electrumx.lib.hash import hash_to_hex_str
 
 
 class ChainError(ElectrumXError):
-    """Blocks and index disagree; the in-memory state must not be flushed."""
+    """Blocks and index disagree; do not flush the in-memory state."""
 
 
 class UndoMissingError(ChainError, OperatorError):
-    """A reorg is deeper than the undo information that is kept."""
+    """A reorg is deeper than the kept undo information."""
 
 
 class UnfitBlockError(ChainError, OperatorError):

@@ -1,13 +1,13 @@
-"""Schedules flushes: when the unflushed state is written, and which steps run concurrently.
+"""Schedules flushes: when to write the unflushed state, and which steps run concurrently.
 
 Owns the critical sections that change state or disk, the flush in progress, and the decision when
-one is due (by the limits of ``cache_policy``).  With the Cython implementation, the data of a
-flush is frozen first, with the lock held, and is written in a thread without it while more blocks are
-indexed *in memory*.  If a change of state *failed*, memory may be inconsistent, and nothing is
-flushed: the disk still holds the last consistent state.
+one is due (by the limits of ``cache_policy``).  With the Cython implementation, a flush first
+freezes its data, with the lock held, and a thread writes it without the lock while another indexes
+more blocks *in memory*.  If a change of state *failed*, memory may be inconsistent, and no flush
+follows: the disk still holds the last consistent state.
 
-Runs in: the event loop.  Changes of state, and writes, run in a worker thread and are shielded
-from cancellation.
+Runs in: the event loop.  Changes of state, and writes, run in a worker thread, shielded from
+cancellation.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class FlushScheduler:
     """Runs changes of a chain state, and flushes it to the database."""
 
     #: Memory that a flush takes, measured with both engines: the batch and the engine's own copy of two
-    #: rows for a UTXO, and of one for a key to delete.  History is written in bounded batches.
+    #: rows for a UTXO, and of one for a key to delete.  History goes to disk in bounded batches.
     FLUSH_BYTES_PER_UTXO = 180
     FLUSH_BYTES_PER_DELETE = 60
 
@@ -44,10 +44,10 @@ class FlushScheduler:
         self._progress = progress
         #: set by every flush
         self.flushed_event = asyncio.Event()
-        #: whether a change of state raised: memory may be inconsistent and must not be flushed
+        #: whether a change of state raised: memory may be inconsistent, and no flush may follow
         self.broken = False
-        #: while clients are served, an index that catches up is committed at least so often, in
-        #: seconds: they see committed blocks only; None if no clients are
+        #: seconds between two commits, at most, of an index that serves clients while it catches
+        #: up: they see committed blocks only; None if it serves no clients
         self.commit_secs: float | None = None
         self._committed_at = float("-inf")
         #: the flush in progress beside indexing
@@ -73,7 +73,7 @@ class FlushScheduler:
             return await self._run(func)
 
     async def _run(self, func: Callable[[], T]) -> T:
-        """Run a change of state, or of the disk, in a thread; nothing is flushed after it failed."""
+        """Run a change of state, or of the disk, in a thread; no flush follows a failure."""
         try:
             return await asyncio.to_thread(func)
         except BaseException as e:
@@ -116,7 +116,7 @@ class FlushScheduler:
         self._progress.log_progress(self.cache_use)
 
     async def _commit_if_due(self, secs: float) -> None:
-        """Commit everything, with no flush beside indexing, so that the tip can be reported."""
+        """Commit everything, with no flush beside indexing, as a report of the tip needs it."""
         now = asyncio.get_running_loop().time()
         if now >= self._committed_at + secs or self.due() is not None:
             await self.flush(True)
@@ -198,7 +198,7 @@ class FlushScheduler:
         return CacheUse(utxos + flushing, unwritten + flushing, history)
 
     def due(self) -> bool | None:
-        """Return None if no flush is due, else whether UTXOs are to be flushed, too."""
+        """Return None if no flush is due, else whether to flush UTXOs, too."""
         use = self.cache_use()
         self._progress.log_cache(use)
         return flush_due(use, self._cache_bytes)

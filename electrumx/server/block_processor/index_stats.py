@@ -11,7 +11,7 @@ from electrumx.server.runtime.histogram import Histogram
 
 # Upper bounds of the time that a block takes, in seconds: during a sync it is milliseconds.
 BLOCK_SECS = (0.001, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
-# Reorgs that are remembered.
+# Reorgs to remember.
 RECENT_REORGS = 20
 
 

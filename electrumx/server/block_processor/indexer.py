@@ -141,7 +141,7 @@ def undo_txs_any_order(
 ) -> set[bytes]:
     """Undo :func:`advance_txs_any_order`: restore all that was spent, then remove all outputs.
 
-    Restoring first brings back outputs that were created and spent within the block, so that the
+    Restoring first brings back outputs created and spent within the block, so that the
     removal finds them, too.  Otherwise as :func:`undo_txs`.
     """
     overwritten, spent = _divide(txs, undo, is_unspendable)

@@ -1,12 +1,12 @@
 """Fetches raw blocks ahead of the block processor, bounded in bytes.
 
-Owns the blocks that are fetched and not yet processed.  Waiting for the daemon overlaps with the
+Owns the fetched blocks until the processor takes them.  Waiting for the daemon overlaps with the
 processing of earlier blocks in a thread.
 
 The size of the blocks received last decides how many blocks a request is for: over REST, where each
 comes by itself, so many that all connections are busy with blocks of today's size.  If they are
-larger than one reply may be, the request is split.  A block that is too large alone is logged, and requested
-again after TOO_LARGE_SECS, or when the daemon or its chain changes.
+larger than one reply may be, the prefetcher splits the request.  It logs a block that is too large
+alone, and requests it again after TOO_LARGE_SECS, or when the daemon or its chain changes.
 
 Runs in: one task on the event loop.
 """
@@ -27,7 +27,7 @@ from electrumx.server.daemon.retry import RepeatFilter
 
 
 class _Refused(NamedTuple):
-    """A block that is too large to be read: of which daemon, and until when it is not requested."""
+    """A block too large to read: of which daemon, and until when not to request it."""
 
     hex_hash: str
     url: str
@@ -47,14 +47,14 @@ def above_text(height: int, daemon_height: int) -> str:
 class Prefetcher:
     """Keeps a list of blocks that follow the processor's height.
 
-    ``blocks_event`` is set whenever there are blocks to process.
+    Sets ``blocks_event`` whenever there are blocks to process.
     """
 
-    #: bytes of raw blocks at which fetching pauses, until they are processed
+    #: bytes of raw blocks at which fetching pauses, until the processor takes them
     MIN_CACHE_BYTES = 8 * 1024 * 1024
     #: bytes of raw blocks in one request: as text they take twice that, in several copies
     REQUEST_BYTES = 2 * 1024 * 1024
-    #: of those that are requested together over REST, which has no copies: four of the largest blocks
+    #: of those requested together over REST, which has no copies: four of the largest blocks
     #: of Bitcoin, for as many connections
     REST_REQUEST_BYTES = 16 * 1024 * 1024
     #: so many smaller blocks, or REQUEST_BYTES of them, keep the connections as busy; more would take
@@ -62,14 +62,14 @@ class Prefetcher:
     REST_BLOCKS = 16
     #: how much longer than the one before a request may be: blocks can become larger suddenly
     MAX_GROWTH = 2
-    #: divisor of a request that is too large; until all its blocks are fetched, later requests are
+    #: divisor of a request that is too large; until all its blocks have come, later requests are
     #: not larger: the daemon, too, assembles replies of gigabytes in memory
     SPLIT = 8
     #: hashes in one request while there are many blocks to fetch
     HASHES_AT_ONCE = 500
-    #: blocks over which the average size is kept
+    #: blocks that the average size covers
     AVERAGE_OVER = 10
-    #: seconds after which a block that was too large to be read is requested again
+    #: seconds until another request for a block that was too large to read
     TOO_LARGE_SECS = 600.0
 
     def __init__(
@@ -87,7 +87,7 @@ class Prefetcher:
         self.polling_delay = polling_delay
         self.blocks: list[bytes] = []
         self.caught_up = False
-        #: height up to which blocks were fetched; the semaphore protects it
+        #: height of the block fetched last; the semaphore protects it
         self.fetched_height = -1
         self.semaphore = asyncio.Semaphore()
         self.refill_event = asyncio.Event()
@@ -134,7 +134,7 @@ class Prefetcher:
     async def _wait_for_height(self) -> bool:
         """Wait for the polling delay, or less if another request returns a new height.
 
-        Return whether one did: the height need not be requested again.
+        Return whether one did: then the height needs no other request.
         """
         return await wait_for_event(self.daemon.height_changed, self.polling_delay)
 
@@ -172,7 +172,7 @@ class Prefetcher:
     async def _prefetch_blocks(self, height_is_current: bool = False) -> bool:
         """Fetch until the cache is full; return False if the daemon has no more blocks.
 
-        ``height_is_current``: whether the cached height was received just now.
+        ``height_is_current``: whether the cached height came just now.
         """
         daemon_height = self.daemon.cached_height() if height_is_current else None
         if daemon_height is None:
@@ -190,7 +190,7 @@ class Prefetcher:
                     if not await self._fetch(first, count, daemon_height):
                         return False
                 except BaseException:
-                    # The daemon may have changed branches: its hashes are requested again.
+                    # The daemon may have changed branches: request its hashes again.
                     self._hex_hashes = []
                     raise
         self.refill_event.clear()
@@ -214,7 +214,7 @@ class Prefetcher:
     async def _take_hex_hashes(self, first: int, count: int, daemon_height: int) -> list[str]:
         """Return the hashes of blocks to fetch.
 
-        Once the chain is caught up with, none is requested before its block is.
+        Once caught up, request none before its block.
         """
         if len(self._hex_hashes) < count:
             ahead = min(daemon_height - self.fetched_height, self.HASHES_AT_ONCE)
@@ -228,7 +228,7 @@ class Prefetcher:
         return hex_hashes
 
     async def _fetch(self, first: int, count: int, daemon_height: int) -> bool:
-        """Fetch blocks; return whether any can be read."""
+        """Fetch blocks; return False if even the first is too large."""
         hex_hashes = await self._take_hex_hashes(first, count, daemon_height)
         if self._is_refused(hex_hashes[0]):
             self._hex_hashes = []

@@ -2,35 +2,35 @@
 
 Owns the tasks that follow the daemon's chain.  The parts: ``chain_state`` (the state in memory, and
 the steps that change it), ``strategies`` (the rules of a coin's transactions), ``block_parser``,
-``flush_scheduler`` (when the state is written), ``bulk_sync_task`` (how an empty database is
-filled), ``reorg`` (where the daemon's chain and ours
-diverge), ``prefetcher``, ``tip_reporter`` and ``compaction_tasks``.
+``flush_scheduler`` (when to write the state), ``bulk_sync_task`` (how to fill an empty database),
+``reorg`` (where the daemon's chain and ours diverge), ``prefetcher``, ``tip_reporter`` and
+``compaction_tasks``.
 
-Runs in: the event loop; blocks are parsed and indexed in worker threads.
+Runs in: the event loop; worker threads parse and index blocks.
 
 Theory of operation
 ===================
 
 Two tasks run on the event loop: the prefetcher fills its list, and the main loop takes the
-blocks there.  A batch of blocks is parsed in a worker thread, checked to be a chain on top of the tip,
-and indexed in a worker thread.  Everything that changes state runs in such a thread with the state
-lock held, and is shielded from cancellation: a shutdown waits until the current step is done, then
-flushes.  If a step *failed*, memory may be inconsistent, and nothing is flushed: the disk still
-holds the last consistent state.
+blocks there.  A worker thread parses a batch of blocks, the main loop checks that they form a chain on
+top of the tip, and a worker thread indexes them.  Everything that changes state runs in such a thread
+with the state lock held, shielded from cancellation: a shutdown waits for the end of the current
+step, then flushes.  If a step *failed*, memory may be inconsistent, and no flush follows: the disk
+still holds the last consistent state.
 
 During a sync, a flush comes when the caches have grown to CACHE_MB (``cache_policy``); once caught
-up, after every batch, so that clients see only committed data.  With the Cython implementation,
-the data of a flush is frozen first, with the lock held, and is written in a thread without it while
-more blocks are indexed *in memory*.  There is one such flush at a time, and all other writes, and
+up, after every batch, so that clients see only committed data.  With the Cython implementation, a
+flush first freezes its data, with the lock held, and a thread writes it without the lock while
+another indexes more blocks *in memory*.  There is one such flush at a time, and all other writes, and
 reads of the rows it writes, wait for its end: the disk sees the writes of a flush, in their order, and
 nothing between them, as if indexing had stood still.
 
-Reorgs are found in three ways: a block whose predecessor is not our tip; the daemon naming another
+Three things show a reorg: a block whose predecessor is not our tip; the daemon naming another
 hash than ours at a height that both have (a branch of the same or lower height, seen by polling);
-the daemon having become shorter than it was (``invalidateblock``).  Blocks are undone from the top
-in chunks of at most 50; undoing a chunk and committing it is one critical section, so that no
-cancellation comes between.  Raw blocks are needed for undoing; they are kept in ``meta/`` as long
-as undo information is, and missing ones are requested from the daemon.
+the daemon having become shorter than it was (``invalidateblock``).  Undoing goes from the top, in
+chunks of at most 50 blocks; undoing a chunk and committing it is one critical section, so that no
+cancellation comes between.  Undoing needs raw blocks; they stay in ``meta/`` as long as undo
+information does, and missing ones come from the daemon.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.runtime.malloc_tuning import give_back_freed_memory
 from electrumx.server.runtime.server_state import IndexProgress
 
-# While clients are served from an index that is behind, it is committed so often, in seconds.
+# Seconds between two commits of an index that is behind while it serves clients.
 COMMIT_SECS = 10.0
 
 __all__ = ["BlockProcessor", "ChainError", "ParsedBlock", "Prefetcher", "UndoMissingError"]
@@ -140,13 +140,13 @@ class BlockProcessor:
         self.prefetcher = Prefetcher(daemon, coin, self.blocks_event, polling_delay=self.poll_secs)
         #: set and cleared after each reorg
         self.backed_up_event = asyncio.Event()
-        #: set and cleared before blocks are committed while caught up
+        #: set and cleared before a commit of blocks while caught up
         self.processed_event = asyncio.Event()
-        #: set and cleared when blocks were committed, or undone, while caught up
+        #: set and cleared after a commit of new or undone blocks while caught up
         self.advanced_event = asyncio.Event()
         #: whether the last blocks from the daemon formed no chain
         self._incoherent = False
-        #: whether the daemon's chain was seen to differ from ours, at our height or below
+        #: whether a poll showed that the daemon's chain differs from ours, at our height or below
         self.reorg_seen = False
         #: set when the database is open
         self.opened_event = asyncio.Event()
@@ -203,12 +203,12 @@ class BlockProcessor:
 
     @property
     def state_lock(self) -> asyncio.Lock:
-        """The lock that is held while the index is being changed."""
+        """The lock that every change of the index holds."""
         return self.state.lock
 
     @property
     def caught_up(self) -> bool:
-        """Whether the daemon's chain was caught up with, and the database is open for serving."""
+        """Whether the index has caught up with the daemon's chain, and the database is open for serving."""
         return self.state.caught_up
 
     def index_progress(self) -> IndexProgress | None:
@@ -237,13 +237,13 @@ class BlockProcessor:
 
     @property
     def reported(self) -> ReportedTip | None:
-        """The tip last reported to the notifications; None before the chain is caught up with."""
+        """The tip last reported to the notifications; None before the index has caught up."""
         return self.reports.reported
 
     def confirmed_after(self, tip: bytes) -> Confirmed | None:
-        """Return the step from a tip to the next: blocks on top of it, or that it was undone.
+        """Return the step from a tip to the next: blocks on top of it, or its undoing.
 
-        None if it is unknown: only the last steps are kept, since the chain was caught up with.
+        None if it is unknown: the reporter keeps only the last steps since the index caught up.
         """
         return self.reports.step_from(tip)
 
@@ -262,7 +262,7 @@ class BlockProcessor:
     async def calc_reorg_range(self, count: int | None) -> tuple[int, int]:
         """Return (first height, number) of the blocks to replace; the number may be 0.
 
-        ``count`` forces that many.  The genesis block is never replaced.
+        ``count`` forces that many.  A reorg never replaces the genesis block.
         """
         return await self.reorg_finder.reorg_range(count)
 
@@ -278,8 +278,8 @@ class BlockProcessor:
     async def fetch_and_process_blocks(self, caught_up_event: asyncio.Event) -> None:
         """Open the database and follow the daemon's chain, until cancelled.
 
-        ``caught_up_event`` is set when the chain is first caught up with.  On cancellation
-        everything is flushed; on any other exception nothing is.  The database is closed.
+        Set ``caught_up_event`` when the index first catches up with the chain.  Flush everything on
+        cancellation, and nothing on any other exception.  Close the database at the end.
         """
         await self._first_open_dbs()
         tasks = [
@@ -307,7 +307,7 @@ class BlockProcessor:
                     raise failure
 
     async def _keep_warm(self, caught_up_event: asyncio.Event) -> None:
-        """Know the UTXOs of recent blocks, once the chain is caught up with."""
+        """Know the UTXOs of recent blocks, once the index has caught up with the chain."""
         await caught_up_event.wait()
         await self.warm_up.run(self.backed_up_event)
         await asyncio.get_running_loop().create_future()
@@ -341,9 +341,9 @@ class BlockProcessor:
         self.opened_event.set()
 
     def serves_while_behind(self) -> bool:
-        """Return whether clients are served from an index that is complete, but behind the node's.
+        """Return whether the server serves clients from an index that is complete, but behind the node's.
 
-        Each committed tip is then reported as it is once caught up.
+        It then reports each committed tip, as it does once caught up.
         """
         return self.env.serve_always and not self.caught_up and not self.db.first_sync
 
@@ -396,7 +396,7 @@ class BlockProcessor:
         await self.prefetcher.reset_height(self.height)
 
     async def _process_next(self) -> None:
-        """Process a reorg that is due, else the blocks that were fetched."""
+        """Process a reorg that is due, else the fetched blocks."""
         if self._forced_reorg is not None:
             count, self._forced_reorg = self._forced_reorg, None
             await self.reorg_chain(count)
@@ -416,7 +416,7 @@ class BlockProcessor:
         await self._give_back_freed_memory()
         await self.flush_scheduler.flush(True)
         fault_point("caught up: flushed")
-        # The flush does nothing if the height is the committed one; the row is written anyway.
+        # The flush does nothing if the height is the committed one; this writes the row anyway.
         await self.flush_scheduler.run_locked(self.db.write_caught_up)
         if first_sync:
             self.logger.info(f"{electrumx.version} synced to height {self.height:,d}")
@@ -439,11 +439,11 @@ class BlockProcessor:
     async def check_and_advance_blocks(self, raw_blocks: Sequence[bytes]) -> None:
         """Process raw blocks that should follow the tip, or find out why they do not.
 
-        Each part is parsed while the one before it is indexed.
+        One thread parses a part while another indexes the one before it.
         """
         start = time.monotonic()
         parsed = self.parser.parse_ahead(raw_blocks, self.height + 1)
-        # They are freed part by part, while the next ones are fetched.
+        # Parsing frees them part by part, while the prefetcher fetches the next ones.
         del raw_blocks
         async with aclosing(parsed):
             async for blocks in parsed:
@@ -476,7 +476,7 @@ class BlockProcessor:
         state, prev_tip = self.state, self.tip
         await self.flush_scheduler.run_beside_flush(state.advance_blocks, blocks)
         if state.caught_up:
-            # Before they are flushed.
+            # Before their flush.
             self.reports.add_step(prev_tip, await asyncio.to_thread(state.step_of, blocks))
             pulse(self.processed_event)
         await self.flush_scheduler.flush_if_due()
@@ -504,7 +504,7 @@ class BlockProcessor:
     # -- reorgs
 
     async def force_chain_reorg(self, count: int) -> bool:
-        """Replace the last ``count`` blocks; False if the chain is still being caught up with.
+        """Replace the last ``count`` blocks; False while the index still catches up.
 
         Raise ValueError for a count that cannot be undone, or if the daemon is behind.
         """
@@ -540,7 +540,7 @@ class BlockProcessor:
                 self.logger.info(f"ignoring daemon error: {printable(e)}")
 
     async def poll_pause(self) -> None:
-        """Sleep between two polls, less if the daemon is notified of another tip."""
+        """Sleep between two polls, less if a notification of another tip comes."""
         await wait_for_event(self.daemon.tip_changed, self.poll_secs)
 
     async def reorg_chain(self, count: int | None) -> None:
@@ -565,7 +565,7 @@ class BlockProcessor:
             try:
                 await self._undo_blocks(start, last)
             finally:
-                # Again, on the loop: a proof that was being computed may have extended it.
+                # Again, on the loop: a proof in progress may have extended it.
                 self.db.header_mc.truncate(self.height + 1)
                 pulse(self.backed_up_event)
         else:

@@ -1,8 +1,8 @@
 """Finds where the daemon's chain and ours diverge, and the blocks to undo.
 
-Owns what is known of a daemon that has fewer blocks than we.  Changes nothing of the index.
+Owns the observations of a daemon that has fewer blocks than we.  Changes nothing of the index.
 
-Runs in: the event loop; blocks are read and parsed in a worker thread.
+Runs in: the event loop; a worker thread reads and parses blocks.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class ReorgFinder:
         self._logger = logger
         #: URL of the daemon last seen to have our tip
         self.followed_url = ""
-        #: the lower height at which that daemon was seen afterwards, and in how many polls in a row
+        #: the lower height that polls showed of that daemon afterwards, and how many in a row did
         self.short_height = -1
         self.short_polls = 0
         self._loss_logged = False
@@ -127,7 +127,7 @@ class ReorgFinder:
     async def reorg_range(self, count: int | None) -> tuple[int, int]:
         """Return (first height, number) of the blocks to replace; the number may be 0.
 
-        ``count`` forces that many.  The genesis block is never replaced.
+        ``count`` forces that many.  A reorg never replaces the genesis block.
         """
         start, number = await self._find_divergence(count)
         margin = min(self._margin, start - 1) if number else 0
@@ -138,7 +138,7 @@ class ReorgFinder:
         if count is not None:
             start = max(1, self._state.height - count + 1)
             return start, self._state.height - start + 1
-        # Heights above the daemon's are replaced in any case.
+        # A reorg replaces heights above the daemon's in any case.
         top = min(self._state.height, await self._daemon.height())
         upper, step = top, 1
         while upper > 0:
@@ -175,7 +175,7 @@ class ReorgFinder:
         return upper + 1
 
     async def blocks_to_undo(self, first: int, last: int) -> list[Block]:
-        """Return blocks, the newest first, from disk or, where one is damaged, the daemon."""
+        """Return blocks, the newest first, from disk or, for a damaged one, the daemon."""
         hashes = await self._db.fs_block_hashes(first, last - first + 1)
 
         def read() -> list[Block | None]:

@@ -39,7 +39,7 @@ class Strategy(Protocol):
     def in_cython(self) -> bool:
         """Whether the Cython implementation computes the same."""
 
-    # Coins' own transaction classes are read by their fields, hence Any.
+    # Strategies read coins' own transaction classes by their fields, hence Any.
     def bitcoin_txs(self, txs: Sequence[Any]) -> Sequence[ParsedTx]:
         """Return transactions with their hashes, in Bitcoin's fields."""
 

@@ -20,7 +20,7 @@ class SyncProgress:
     #: seconds between log lines on the caches, and on progress
     CACHE_LOG_SECS = 30.0
     PROGRESS_LOG_SECS = 10.0
-    #: a speed is measured over so many seconds at least
+    #: seconds over which to measure a speed, at least
     LEAST_RATE_SECS = 1.0
 
     def __init__(
@@ -77,13 +77,13 @@ class SyncProgress:
         )
 
     def percent(self) -> float:
-        """Return how much of the chain's transactions is processed."""
+        """Return the processed part of the chain's transactions, in per cent."""
         remaining = self.estimate_txs_remaining()
         done = self._state.tx_count
         return 100.0 * done / (done + remaining) if remaining else 100.0
 
     def eta_secs(self) -> float | None:
-        """Return about how long processing the rest takes; None if the speed is not known yet."""
+        """Return about how long processing the rest takes; None while the speed is unknown."""
         remaining = self.estimate_txs_remaining()
         if not remaining:
             return 0.0

@@ -1,14 +1,14 @@
 """Reports each committed tip, once, to the notifications.
 
-Owns what was reported last, and the steps from tip to tip that mempool and caches follow.
-``check`` compares the committed tip with the reported one; it is called after each commit and, by
-``run``, several times a second.  So a failure between a commit and its report delays the report by
-a moment and cannot lose it.
+Owns the last report, and the steps from tip to tip that mempool and caches follow.
+``check`` compares the committed tip with the reported one; the block processor calls it after each
+commit, and ``run`` several times a second.  So a failure between a commit and its report delays the
+report by a moment and cannot lose it.
 
-During a reorg the tip is only reported when new blocks were indexed, when the daemon has none, or
+During a reorg a report only comes when there are new indexed blocks, when the daemon has none, or
 after REORG_SECS: wallets take an answer about a block that is missing for a moment as final.
 
-Runs in: the event loop.  The state lock is held while a report is made, so that height, tip, header
+Runs in: the event loop.  Making a report holds the state lock, so that height, tip, header
 and touched hashXs belong together.
 """
 
@@ -19,11 +19,11 @@ from electrumx.server.block_processor.chain_state import ChainState
 from electrumx.server.db import DB
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 
-# How long the lower tip that undoing blocks leaves is not reported, in seconds.
+# Seconds for which the lower tip that undoing blocks leaves stays unreported.
 REORG_SECS = 3.0
 # Between two comparisons of the committed tip with the reported one, in seconds.
 CHECK_SECS = 0.25
-# Steps that are kept: a mempool that is further behind asks the daemon.
+# Steps to keep: a mempool that is further behind asks the daemon.
 KEPT_STEPS = 8
 
 
@@ -37,7 +37,7 @@ class TipReporter:
         daemon_height: Callable[[], int | None],
         notifications: Notifications,
     ) -> None:
-        """``daemon_height`` returns the daemon's height where it is known."""
+        """``daemon_height`` returns the daemon's height, if known."""
         self._state = state
         self._db = db
         self._daemon_height = daemon_height
@@ -46,7 +46,7 @@ class TipReporter:
         self.reported: ReportedTip | None = None
         #: of each reorg: the height up to which it left the chain as it was
         self.forks: list[int] = []
-        #: loop time at which a reorg began, if neither blocks were indexed nor the tip reported since
+        #: loop time at which a reorg began, if neither indexed blocks nor a report of the tip came since
         self._undone_since: float | None = None
         #: tip -> the step from there, as far as known; following them leads to the present tip
         self._steps: dict[bytes, Confirmed] = {}
@@ -79,7 +79,7 @@ class TipReporter:
         self.add_step(from_tip, Confirmed(state.height, state.tip, b"", b"", undone=True))
 
     def blocks_advanced(self, header: bytes) -> None:
-        """Note that blocks were indexed, the last of them with this header, and committed."""
+        """Note the commit of indexed blocks, the last of them with this header."""
         self._undone_since = None
         self._last_block = self._state.tip, header
 
@@ -91,7 +91,7 @@ class TipReporter:
         return self.reported.forks if self.reported else 0
 
     async def run(self) -> None:
-        """Report what was not reported at its commit, until cancelled."""
+        """Report tips that had no report at their commit, until cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECS)
             if self.reported is not None:
@@ -117,7 +117,7 @@ class TipReporter:
         state, reported = self._state, self.reported
         tip = state.height, state.tip
         if tip != (self._db.db_height, self._db.db_tip):
-            # Blocks are indexed, but not committed.
+            # Indexed blocks wait for their commit.
             return False
         if reported is not None and (*tip, len(self.forks)) == (
             *(reported.height, reported.tip),
@@ -128,7 +128,7 @@ class TipReporter:
         return not self._is_in_reorg()
 
     def _is_in_reorg(self) -> bool:
-        """Return whether new blocks are expected soon in place of those undone."""
+        """Return whether new blocks should come soon in place of the undone ones."""
         if self._undone_since is None:
             return False
         daemon_height = self._daemon_height()

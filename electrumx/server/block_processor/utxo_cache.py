@@ -4,8 +4,7 @@ Owns both until a flush writes them.  Does no writing.
 
 An entry maps the outpoint, *tx_hash(32) txout_idx LE4*, to the UTXO, *hashX(11) tx_num LE5 value
 LE8*: two bytes objects and a dictionary slot, about 205 bytes.  Most outputs are spent soon after
-they were created, and one that is both created and spent between two flushes never reaches the
-disk.
+their creation, and one both created and spent between two flushes never reaches the disk.
 
 Runs in: the block processor's worker thread, with the state lock held.
 """
@@ -27,7 +26,7 @@ _LE4 = Struct("<I")
 
 
 class UTXOAdds(dict[bytes, bytes]):
-    """Outpoint to UTXO, for UTXOs to be written."""
+    """Outpoint to UTXO, for UTXOs to write."""
 
     def put_rows(self, put: Callable[[bytes, bytes], None]) -> None:
         """Call ``put`` with the ``h`` and ``u`` rows of every UTXO."""
@@ -39,7 +38,7 @@ class UTXOAdds(dict[bytes, bytes]):
 
 
 class UTXODeletes(set[bytes]):
-    """Keys of rows to be deleted."""
+    """Keys of rows to delete."""
 
     def delete_rows(self, delete: Callable[[bytes], None]) -> None:
         """Call ``delete`` with every key, in order."""

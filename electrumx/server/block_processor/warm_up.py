@@ -1,12 +1,12 @@
 """Learns the UTXOs of recent blocks again: after a start, a bulk sync and a reorg.
 
-Owns the task.  Most outputs are spent within a day, by blocks whose raw bytes are kept to be undone.
-Without this each of them would be looked up on disk: after a start everything is forgotten, and
-after a reorg it has to be.
+Owns the task.  Most outputs are spent within a day, by blocks whose raw bytes stay on disk for
+undoing.  Without this each of them would take a look-up on disk: a start begins with nothing in
+memory, and a reorg has to drop everything.
 
-Blocks are read and parsed in a thread, into an index of their own, while blocks are processed and
-clients are served; only the blocks that came in the meantime are noted, and the whole taken over, with the
-state lock held.
+A thread reads and parses blocks, into an index of their own, while the server processes blocks and
+serves clients; only the last step holds the state lock: it notes the blocks that came in the
+meantime, and takes over the whole.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ class WarmUp:
     PAUSE_SECS = 60.0
     #: blocks noted between two turns in which others may read the disk, and left for the last step
     STEP_BLOCKS = 4
-    #: raw bytes of blocks that are read, at most
+    #: raw bytes of blocks to read, at most
     MOST_BYTES = 400_000_000
-    #: seconds before the last step is tried again
+    #: seconds before another attempt of the last step
     RETRY_SECS = 0.05
 
     def __init__(
@@ -51,13 +51,13 @@ class WarmUp:
         self._state = state
         self._scheduler = scheduler
         self._logger = logger
-        #: how often it was done
+        #: how often it has come to its end
         self.done = 0
 
     async def run(self, reorged: asyncio.Event) -> None:
-        """Begin soon after the chain is caught up with, and again after each reorg; until cancelled.
+        """Begin soon after catching up with the chain, and again after each reorg; until cancelled.
 
-        ``reorged`` is set and cleared after a reorg.
+        Each reorg sets and clears ``reorged`` at its end.
         """
         if self._state.compiled is None:
             return
@@ -86,7 +86,7 @@ class WarmUp:
             if self._db.backup_count != backups:
                 return
         while not await self._scheduler.run_locked(self.adopt, recent, first, backups):
-            # A block is indexed and not flushed yet.
+            # An indexed block waits for its flush.
             await asyncio.sleep(self.RETRY_SECS)
             if self._db.backup_count != backups:
                 return
@@ -103,7 +103,7 @@ class WarmUp:
             self._state.note_recent(recent, first, last)
 
     def _first_height(self, height: int) -> int:
-        """Return the lowest height whose block is read."""
+        """Return the height of the lowest block to read."""
         lowest = max(0, self._db.min_undo_height(height))
         size = 0
         while height >= lowest:
@@ -125,6 +125,6 @@ class WarmUp:
             state.note_recent(recent, first, state.height)
             state.adopt_recent(recent)
         except MemoryError:
-            # The others are looked up.
+            # Look-ups on disk find the others.
             self._logger.exception("no memory for the UTXOs of recent blocks")
         return True

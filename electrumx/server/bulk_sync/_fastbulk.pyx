@@ -7,11 +7,11 @@ Property tests feed both the same blocks and demand the same results.  Records a
 
 A chunk holds its unspent outputs in a hash table: records of 48 bytes lie in one growing array,
 freed ones in a list, and an array of 4-byte slots, at most two thirds full, finds them by linear
-probing: about 56 bytes an output.  The hash is seeded, so that no transactions can be made that
-collide.
+probing: about 56 bytes an output.  The hash has a random seed, so that an attacker cannot create
+transactions that collide.
 
-All loops run without the GIL, except those that call Python for each row.  A chunk is used by one
-thread at a time; the functions share nothing.
+All loops run without the GIL, except those that call Python for each row.  One thread at a time uses
+a chunk; the functions share nothing.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -55,7 +55,7 @@ cdef enum:
 # -- buffers
 
 cdef class Records:
-    """Records in memory that is freed with this object; has the buffer protocol, read-only."""
+    """Owns records in memory, and frees them; has the buffer protocol, read-only."""
 
     cdef Array items
     cdef size_t length
@@ -186,7 +186,7 @@ cdef void drop_duplicates(Array *history) noexcept nogil:
 
 
 def sort_history(Records taken not None):
-    """Return history that was taken from a chunk, sorted, each record once; in its place."""
+    """Return history taken from a chunk, sorted, each record once; in its place."""
     with nogil:
         sort_records(&taken.items)
         drop_duplicates(&taken.items)
@@ -438,8 +438,8 @@ cdef class Chunk:
         """Add a block, whose first transaction has a number.
 
         ``after_genesis`` selects the rule for spendable outputs; with ``any_order`` a transaction
-        may spend an output of a later one of the block.  ``undo_height`` is the block's height if
-        undo records are to be made, or -1.
+        may spend an output of a later one of the block.  ``undo_height`` is the block's height, or
+        -1 to make no undo records.
         """
         cdef uint8_t rule = SPENDABLE_GENESIS if after_genesis else SPENDABLE_LEGACY
         cdef bint done
@@ -480,7 +480,7 @@ cdef class Chunk:
 
     cdef void spend_all(self, const uint8_t *outpoint, uint32_t count, uint64_t tx_num,
                         int64_t undo_height, uint32_t number) noexcept nogil:
-        """Spend outputs; ``number`` is the first one's among the block's.  Room was made."""
+        """Spend outputs; ``number`` is the first one's among the block's.  The caller has made room."""
         cdef uint8_t key[KEY_LEN]
         cdef uint8_t *missed
         cdef uint8_t *at
@@ -527,7 +527,7 @@ cdef class Chunk:
                 continue
             write_key(key, block.hashes.data + 32 * tx, <uint8_t *> &idx)
             if coinbase:
-                # The join alone settles them: one that was made twice overwrites the first.
+                # The join alone decides on them: a duplicate overwrites the first.
                 if not grow(&self.coinbase, OUT_LEN, 1):
                     return False
                 output = self.coinbase.data + OUT_LEN * self.coinbase.count
@@ -550,21 +550,21 @@ cdef class Chunk:
         add_record(&self.history, <const uint8_t *> PyBytes_AS_STRING(hashX), tx_num)
 
     def take_history(self):
-        """Take the history noted so far, to be sorted by :func:`sort_history`."""
+        """Take the history noted so far, for :func:`sort_history`."""
         cdef Records taken = Records(HISTORY_LEN)
         taken.items = self.history
         memset(&self.history, 0, sizeof(Array))
         return taken
 
     def take_undo(self):
-        """Take the undo records made so far, which are sorted."""
+        """Take the undo records made so far, in sorted order."""
         cdef Records taken = Records(UNDO_LEN)
         taken.items = self.undo
         memset(&self.undo, 0, sizeof(Array))
         return taken
 
     def late(self):
-        """Return those of the spends for which undo records are wanted, sorted."""
+        """Return those of the spends that need undo records, sorted."""
         cdef Records found = Records(LATE_LEN)
         found.items = self.late_spends
         memset(&self.late_spends, 0, sizeof(Array))
@@ -624,7 +624,7 @@ cdef class Chunk:
 cdef struct Join:
     Array *made
     Array *spent
-    # those of the spends for which undo records are wanted
+    # those of the spends that need undo records
     Array *marked
     Array *rows
     Array *utxos
@@ -638,9 +638,9 @@ cdef struct Join:
 def join(outputs, spends, late=()):
     """Match spends with the outputs of the same outpoints; ``late`` has some of them again.
 
-    An output that is made again overwrites the one before; a spend is of the last output before
-    it.  Raise KeyError with the outpoint's key and the spender's number if that is missing.  Return
-    the fields of ``records.Joined``.
+    A repeated output overwrites the one before; a spend is of the last output before it.  Raise
+    KeyError with the outpoint's key and the spender's number if that is missing.  Return the fields
+    of ``records.Joined``.
     """
     cdef Records made = join_buffers(outputs, OUT_LEN)
     cdef Records spent = join_buffers(spends, SPEND_LEN)
@@ -679,7 +679,7 @@ def join(outputs, spends, late=()):
 
 
 cdef bint join_sorted(Join *join) noexcept nogil:
-    """Join what is sorted; false if there is no memory, or with the spend that is bad."""
+    """Join the sorted records; false if there is no memory, or with the spend that is bad."""
     cdef const uint8_t *output = join.made.data
     cdef const uint8_t *outputs_end = output + OUT_LEN * join.made.count
     cdef const uint8_t *spend = join.spent.data

@@ -1,4 +1,4 @@
-"""Whether a database is filled by the bulk sync or in the ordinary way.
+"""Decides whether the bulk sync or the ordinary sync fills a database.
 
 Owns the choice.  Runs in: a worker thread.
 """
@@ -11,7 +11,7 @@ from electrumx.server.env import Env
 from electrumx.server.runs import FOLDER
 from electrumx.server.sync_estimate import txs_in_chain
 
-#: blocks that are to be indexed at least: fewer take no time in the ordinary way
+#: blocks to index, at least: fewer take no time in the ordinary way
 MIN_BLOCKS = 1_000
 #: its temporary files would take this share of CACHE_MB at least: a smaller chain fits the cache several
 #: times, and the ordinary way looks nothing up either.  Measured with the default cache: 405,711
@@ -26,9 +26,10 @@ MIN_BYTES = 40_000_000
 def use_bulk_sync(
     env: Env, db: DB, daemon_height: int, block_bytes: int, logger: logging.Logger
 ) -> bool:
-    """Return whether the database, which is open, is to be filled by a bulk sync.
+    """Return whether a bulk sync should fill the database, which is open.
 
-    ``block_bytes``: the size of the daemon's blocks on its disk, 0 if unknown.  If not, the files of an earlier bulk sync are removed.
+    If not, remove the files of an earlier bulk sync.  ``block_bytes``: the size of the daemon's
+    blocks on its disk, 0 if unknown.
     """
     folder = db.db_dir / FOLDER
     begun = folder.exists()

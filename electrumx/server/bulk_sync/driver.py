@@ -1,57 +1,57 @@
 """The bulk sync: the first sync of a chain, without a look-up on disk.
 
 Owns its course: the scan of the chain up to the node's tip, the merge of its runs, and the
-exchange of the empty stores for those that were made.  Blocks that come until then are indexed
-in the ordinary way.
+exchange of the empty stores for the new ones.  The ordinary sync indexes the blocks that come until
+then.
 
 Theory of operation
 ===================
 
 The ordinary sync keeps UTXOs in a cache, and looks a spent output up on disk when it is not there.
-Where the UTXO set is larger than the cache that is most of its work.  Here nothing is looked up:
+Where the UTXO set is larger than the cache that is most of its work.  The bulk sync looks nothing up:
 
-1. **Scan.**  Consecutive blocks are a *chunk*.  An output that is spent in its chunk is matched in
-   memory, and of it only history is left: the script and the two transactions.  At the end of the
-   chunk the outputs that are unspent, the spends whose outputs are older, and the history are
-   sorted and written as a *run*.
-2. **Join.**  Outputs and spends of all runs are merged by outpoint.  A pair gives the history of
-   the transaction that spends, as now its script is known; an output without a spend is a UTXO.
+1. **Scan.**  Consecutive blocks are a *chunk*.  The scan matches an output spent in its chunk in
+   memory, and keeps only its history: the script and the two transactions.  At the end of the
+   chunk it sorts the unspent outputs, the spends whose outputs are older, and the history, and
+   writes them as a *run*.
+2. **Join.**  It merges outputs and spends of all runs by outpoint.  A pair gives the history of
+   the transaction that spends, as the output has the script; an output without a spend is a UTXO.
    The ``h`` rows come out in the order of their keys.
 3. **UTXOs**, sorted by script, become the ``u`` rows.
-4. **Undo.**  Spends of blocks that may yet be undone, the last REORG_LIMIT ones, are numbered; the
-   outputs that they spent, found in the chunk or by the join, are sorted by these numbers and become
-   the undo rows.  The raw blocks are kept as in the ordinary sync.
-5. **History** of all runs, and of the join, is merged by script: one row a script, or several of
+4. **Undo.**  Spends of blocks that may yet be undone, the last REORG_LIMIT ones, have numbers; the
+   outputs that they spent, found in the chunk or by the join, become the undo rows, in the order of
+   these numbers.  The raw blocks stay on disk as in the ordinary sync.
+5. **History** of all runs, and of the join, merged by script: one row a script, or several of
    ``row_entries`` numbers.
 
-Every row is written once, in the order of its key, to stores in a folder beside the database's
-own, which stay empty.  At last the state rows are written and the stores exchanged: ``hist`` first,
-then ``utxo``, whose state row decides.  Until then any server finds an empty database.
+The merge writes every row once, in the order of its key, to stores in a folder beside the database's
+own, which stay empty.  At last it writes the state rows, and the exchange of the stores follows: ``hist``
+first, then ``utxo``, whose state row decides.  Until then any server finds an empty database.
 
 Reading order does not matter to the join, so a chain whose blocks are not in topological order
-needs nothing of its own beyond the chunk.  A coinbase that was made twice overwrites the first
-one; the join sees all events of an outpoint that a coinbase made, in their order.
+needs nothing of its own beyond the chunk.  A duplicate coinbase overwrites the first one; the join
+sees all events of an outpoint that a coinbase made, in their order.
 
 Stops.  The manifest (``manifest``) names all that is valid.  A kill or a power cut during the scan
 costs the chunk in memory and the runs since the manifest; ``scan`` and ``merge`` describe the order of
-their writes.  A shutdown writes the chunk as it is.  In the last phase, ``swap``, a stop between the exchange of the two stores
-leaves ``hist`` with rows and ``utxo`` empty: :func:`workspace.finish_move` completes it before the
-database is opened.
+their writes.  A shutdown writes the chunk as it is.  In the last phase, ``swap``, a stop between the
+exchange of the two stores leaves ``hist`` with rows and ``utxo`` empty:
+:func:`workspace.finish_move` completes it before the database opens.
 
-A node that is in its own initial block download is followed: its blocks are added as it has them,
-and the merge begins when it has all.
+The scan follows a node that is in its own initial block download: it adds the node's blocks as they
+come, and the merge begins when the node has all.
 
 Reorganisations.  A run ends below the blocks that may be undone.  When a block does not follow on
-ours, the runs whose last block the node's chain still has are kept, and the others dropped.  The
-same is asked before the merge begins.  A fork that comes during the merge is seen afterwards, and
-undone in the ordinary way.
+ours, the scan keeps the runs whose last block the node's chain still has, and drops the others.  The
+same check comes before the merge begins.  The ordinary sync finds a fork that comes during the merge
+afterwards, and undoes its blocks.
 
-Memory.  CACHE_MB is divided: two chunks (one is being written) and two buffers of history during
-the scan; ranges being merged later.  What comes beside it does not depend on CACHE_MB: the
-prefetcher's blocks (10 MB, and a request's 16), those being parsed (1 MB a thread), the engine's own.
+Memory.  CACHE_MB covers two chunks (one of them for its write) and two buffers of history during
+the scan; later the ranges of the merge.  Other memory does not depend on CACHE_MB: the prefetcher's
+blocks (8 MB, and a request's 16), those of the parsing threads (1 MB each), the engine's own.
 
-Runs in: the event loop.  Parsing, adding, writing and merging run in worker threads, without the
-GIL where the Cython implementation is installed.
+Runs in: the event loop.  Parsing, adding, writing and merging run in worker threads, with the
+Cython implementation without the GIL.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ from electrumx.server.sync_estimate import txs_remaining
 
 
 class BlockFeed(Protocol):
-    """Raw blocks that were fetched ahead: the block processor's prefetcher."""
+    """Raw blocks fetched ahead: the block processor's prefetcher."""
 
     #: set whenever there are blocks to take, or the node has no more
     blocks_event: asyncio.Event
@@ -123,11 +123,11 @@ class BulkSync:
 
     #: threads that parse or merge, at most
     MAX_THREADS = 8
-    #: raw bytes of blocks that are parsed at a time
+    #: raw bytes of blocks to parse at a time
     PARSE_BYTES = 1_000_000
     #: blocks below the height that a node downloads itself, at which it may end
     TARGET_MARGIN = 300
-    #: polls that a node must be seen below our height before it counts as having undone blocks
+    #: polls that must show a node below our height before it counts as having undone blocks
     SHORT_POLLS = 3
 
     def __init__(
@@ -154,7 +154,7 @@ class BulkSync:
         self.workspace = Workspace(db.db_dir, self.logger)
         self.log = ProgressLog(self.logger, lambda: self.workspace.temporary_bytes)
         self._scan: Scan | None = None
-        #: raw blocks that are taken from the prefetcher but not yet parsed, and the next one's height
+        #: raw blocks from the prefetcher that wait for parsing, and the next one's height
         self._raw: deque[bytes] = deque()
         self._next_height = 0
         #: height that the node is to reach, while it downloads the chain itself
@@ -179,7 +179,7 @@ class BulkSync:
         """Fill the database up to the node's tip.
 
         ``reopen(move)`` closes the database, calls ``move`` in a thread, and opens it again.
-        On cancellation what is in memory is written.
+        On cancellation, write all data in memory.
         """
         try:
             await self._in_thread(self._open)
@@ -242,7 +242,7 @@ class BulkSync:
     async def _to_its_end(self, func: Callable[..., Any], *args: Any) -> None:
         """Do the same; a cancellation waits for it, and its error comes first.
 
-        What it leaves half done is never written by a shutdown.
+        A shutdown never writes its half-done changes.
         """
         running = asyncio.ensure_future(self._in_thread(func, *args))
         try:
@@ -281,7 +281,7 @@ class BulkSync:
             if self.scan.has_news:
                 await self._spill(end_chunk=True)
             await self._end_writing()
-            # The node is asked next, and may be waited for.
+            # Requests to the node come next, and may wait for it.
             await self._in_thread(self.scan.commit)
             self.log.scan_ended(len(self.workspace.manifest.runs))
         except asyncio.CancelledError:
@@ -306,11 +306,11 @@ class BulkSync:
             await asyncio.wait([self._writing])
 
     def _target(self) -> int:
-        """Return the height to which blocks can be added."""
+        """Return the height up to which the scan can add blocks."""
         return self.daemon.cached_height() or 0
 
     def _min_undo_height(self) -> int:
-        """Return the lowest height that may be undone, as far as is known now.
+        """Return the lowest height that may be undone, by the heights known now.
 
         A node that downloads the chain may call itself ready some blocks below its target.
         """
@@ -396,7 +396,7 @@ class BulkSync:
         self._parsing.clear()
 
     async def _spill(self, end_chunk: bool) -> None:
-        """Have what is due be written, when what was before it is."""
+        """Begin the write that is due, after the end of the one before it."""
         await self._end_writing()
         spill = self.scan.take_spill(end_chunk)
         self._writing = asyncio.ensure_future(self._in_thread(self.scan.write, spill))
@@ -419,7 +419,7 @@ class BulkSync:
     async def _left_chain(self) -> bool:
         """Return whether the node's chain lacks our tip; then go back to the last run that it has.
 
-        A node that has fewer blocks than we is waited for, unless it stays a little below.
+        Wait for a node that has fewer blocks than we, unless it stays a little below.
         """
         await self._end_writing()
         polls = 0
@@ -509,7 +509,7 @@ class BulkSync:
         return DBError(f"{error}: check the disk; after the next start the initial sync {rest}")
 
     def _undo_blocks(self) -> UndoBlocks:
-        """Return the blocks that may be undone, all of whose spends were numbered."""
+        """Return the blocks that may be undone, all of whose spends have numbers."""
         manifest, files = self.workspace.manifest, self.db.files
         last = manifest.height
         numbered = last + 1 if manifest.undo_from is None else manifest.undo_from

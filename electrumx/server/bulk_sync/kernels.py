@@ -14,7 +14,7 @@ from electrumx.server.runs.records import Joined, UnmatchedSpendError
 
 
 def compiled_module() -> ModuleType | None:
-    """Return the Cython implementation; None if it was not built."""
+    """Return the Cython implementation; None if it is missing."""
     try:
         # It loads the module whose parsed blocks it takes, which stands above this one.
         return import_module("electrumx.server.bulk_sync._fastbulk")

@@ -1,22 +1,23 @@
 """The merge of a bulk sync: from runs to the rows of both stores, each written once, in key order.
 
-Owns its three phases and the progress within them.  The key space is divided into ranges of a
-bounded size.  Where there are very many sections, because CACHE_MB is small for the chain, groups of
-them are first merged into larger ones, as often as it takes.  Worker threads read, sort and join ranges without the GIL; one thread writes the
-results, in order, and after ranges of :data:`COMMIT_BYTES` notes in the manifest where the next one begins.
+Owns its three phases and the progress within them.  Ranges of a bounded size divide the key space.
+Where there are very many sections, because CACHE_MB is small for the chain, the merge first merges
+groups of them into larger ones, as often as it takes.  Worker threads read, sort and join ranges
+without the GIL; one thread writes the results, in order, and after ranges of :data:`COMMIT_BYTES`
+notes in the manifest where the next one begins.
 
 Order of writes
 
 1. for each range: rows to the store; utxos and history that the join found, appended to their
    run files;
-2. after some ranges: the rows are made durable, then the run files are synced;
+2. after some ranges: a commit makes the rows durable, then a sync does so for the run files;
 3. the manifest, with the beginning of the next range;
-4. the space of the input is freed.
+4. freeing the space of the input.
 
 A stop after 1 or 2 repeats the records since the manifest, in other ranges perhaps, which writes the same
-rows again; the appended bytes are overwritten.  Only the rows of a history depend on where ranges end, so
-those since the manifest are removed first.  A stop after 3 leaves room that is freed at the end of the
-phase, with the file.
+rows again, and overwrites the appended bytes.  Only the rows of a history depend on where ranges end, so
+the merge first removes those since the manifest.  A stop after 3 leaves room until the end of the phase
+frees it, with the file.
 
 Runs in: a worker thread, and those that it starts.
 """
@@ -59,7 +60,7 @@ COMMIT_BYTES = 64_000_000
 T = TypeVar("T")
 
 
-#: phase -> by whose keys its ranges are made
+#: phase -> the kind whose keys bound its ranges
 KINDS_OF_RANGES = {
     JOIN: OUTPUTS,
     manifests.UTXOS: UTXOS,
@@ -69,13 +70,13 @@ KINDS_OF_RANGES = {
 
 
 def part_done(manifest: Manifest) -> float:
-    """Return how much of its phase is done, from 0 to 1; 0 for one that is no part of a merge."""
+    """Return the completed part of its phase, from 0 to 1; 0 for one that is no part of a merge."""
     kind = KINDS_OF_RANGES.get(manifest.phase)
     return 0.0 if kind is None else manifest.cursor / (1 << 8 * kind.bound_len)
 
 
 class MergeStopped(Exception):
-    """The server is being stopped; the merge goes on from its last range after the next start."""
+    """The server stops; the merge goes on from its last range after the next start."""
 
 
 class BufferRows:
@@ -123,7 +124,7 @@ class UndoRows:
 
 
 class UndoBlocks(NamedTuple):
-    """The blocks whose undo rows are written."""
+    """The blocks whose undo rows the merge writes."""
 
     first: int
     last: int
@@ -138,7 +139,7 @@ class UndoBlocks(NamedTuple):
 class Merge:
     """Merges what a workspace holds into two stores."""
 
-    #: sections that are merged at once, at least, and bytes of each that a range has then
+    #: sections to merge at once, at least, and bytes of each that a range has then
     LEAST_SECTIONS = 16
     PART_BYTES = 1 << 16
     #: memory of a range, in units of the bytes read: the input, sorted copies, results of the join
@@ -154,7 +155,7 @@ class Merge:
         undo: UndoBlocks,
         report: Callable[[str, float], None],
     ):
-        """``memory`` bytes are used by ``threads`` together; ``report(phase, part done)``."""
+        """``threads`` together use ``memory`` bytes; ``report(phase, part done)``."""
         self.workspace = workspace
         self.kernels = kernels
         self.threads = threads
@@ -162,7 +163,7 @@ class Merge:
         self.undo = undo
         self.report = report
         self.range_bytes = max(4096, memory // (self.COPIES * (threads + 1)))
-        #: ends the merge after the range that is being written
+        #: ends the merge after the range in progress
         self.stop = threading.Event()
         #: sections merged since the manifest on the disk: of each one the end, as the number of a
         #: record; and its bytes
@@ -284,7 +285,7 @@ class Merge:
         kernels = self.kernels
         manifest = self.workspace.manifest
         last_hashX = bytes.fromhex(manifest.last_hashX)
-        # A stop may have left more rows of a script than are written now.
+        # A stop may have left more rows of a script than this writes.
         store.remove_from(hist_key(last_hashX, manifest.last_flush_id + 1) if last_hashX else b"")
         maker = kernels.HistoryRows(self.row_entries, last_hashX, manifest.last_flush_id)
 
@@ -313,7 +314,7 @@ class Merge:
         return [section]
 
     def _done(self, store: StoreFiller, part: Range, kinds: tuple[Kind, ...]) -> None:
-        """Note that a range is written, in the manifest on the disk too when it is time."""
+        """Note the end of a range, in the manifest on the disk too when it is time."""
         manifest = self.workspace.manifest
         manifest.cursor = part.end
         for kind, parts in zip(kinds, part.parts, strict=True):
@@ -327,12 +328,12 @@ class Merge:
             raise MergeStopped
 
     def _commit(self, store: StoreFiller) -> None:
-        """Make merged rows durable, and free the records that they were made of.
+        """Make merged rows durable, and free their source records.
 
-        A section is freed from its beginning: the blocks that parts share would stay, and files of
+        Free a section from its beginning: the blocks that parts share would stay, and files of
         thousands of small pieces take seconds to remove.
         """
-        # Also where nothing was merged: blocks without spends have undo rows, too.
+        # Also without merged records: blocks without spends have undo rows, too.
         store.commit()
         fault_point("bulk: rows durable")
         self.workspace.save()
@@ -361,7 +362,7 @@ class Merge:
         """Merge sections of a kind into larger ones until they are few.
 
         With a small cache there are thousands, of which each range would read some bytes each.  A
-        stop costs the section that is being written.
+        stop costs the section in progress.
         """
         manifest = self.workspace.manifest
         file = self.workspace.files[kind]

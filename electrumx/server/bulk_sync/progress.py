@@ -21,7 +21,7 @@ class Progress(NamedTuple):
     percent: float
     #: of the block added last
     height: int
-    #: seconds of the phase that are left, about; None if that is not known
+    #: seconds of the phase that are left, about; None if unknown
     eta: float | None
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class ProgressLog:
         self._temporary_bytes = temporary_bytes
         self.now = Progress(SCAN, 0.0, -1, None)
         self._next_log = time.monotonic() + self.LOG_SECS
-        #: when the phase began, and how much was done then: transactions, or a part of the whole
+        #: when the phase began, and its progress then: transactions, or a part of the whole
         self._began = time.monotonic()
         self._first = 0.0
 
@@ -70,7 +70,7 @@ class ProgressLog:
         self._log_time(f" {self.now.height + 1:,d} blocks, {runs:,d} run{plural},")
 
     def merged(self, phase: str, part: float) -> None:
-        """Note how much of a phase of the merge is done."""
+        """Note the completed part of a phase of the merge."""
         if phase != self.now.phase:
             # It began when the one before it ended.
             self._first = 0.0

@@ -1,7 +1,7 @@
 """The pure-Python implementation of the bulk sync's hot loops: the reference of ``_fastbulk``.
 
-Both compute the same from the same blocks; the tests compare them.  It is used where the Cython
-module was not built, or where INDEXER is ``python``.
+Both compute the same from the same blocks; the tests compare them.  It serves where the Cython
+module is missing, or where INDEXER is ``python``.
 
 Buffers are ``bytes`` here, and any object with the buffer protocol in ``_fastbulk``.  No function
 does I/O.  Runs in: worker threads; a chunk in one at a time.
@@ -49,8 +49,7 @@ def _be5(tx_num: int) -> bytes:
 class Chunk:
     """The result of consecutive blocks: unspent outputs, spends of older ones, and history.
 
-    Outputs of coinbase transactions are decided by the join alone, as one that was made twice
-    overwrites the first.
+    The join alone decides on outputs of coinbase transactions, as a duplicate overwrites the first.
     """
 
     #: measured with 64-bit CPython 3.11: bytes of an output in the table, and of the other records
@@ -88,8 +87,8 @@ class Chunk:
         """Add a block, whose first transaction has a number.
 
         ``after_genesis`` selects the rule for spendable outputs; with ``any_order`` a transaction
-        may spend an output of a later one of the block.  ``undo_height`` is the block's height if
-        undo records are to be made, or -1.
+        may spend an output of a later one of the block.  ``undo_height`` is the block's height, or
+        -1 to make no undo records.
         """
         self._undo_height, self._undo_number = undo_height, 0
         rule = _GENESIS if after_genesis else _LEGACY
@@ -153,17 +152,17 @@ class Chunk:
         self._history.append(hashX + _be5(tx_num))
 
     def take_history(self) -> list[bytes]:
-        """Take the history noted so far, to be sorted by :func:`sort_history`."""
+        """Take the history noted so far, for :func:`sort_history`."""
         history, self._history = self._history, []
         return history
 
     def take_undo(self) -> bytes:
-        """Take the undo records made so far, which are sorted."""
+        """Take the undo records made so far, in sorted order."""
         undo, self._undo = self._undo, []
         return b"".join(undo)
 
     def late(self) -> bytes:
-        """Return those of the spends for which undo records are wanted, sorted."""
+        """Return those of the spends that need undo records, sorted."""
         return b"".join(sorted(self._late))
 
     def outputs(self) -> bytes:
@@ -178,7 +177,7 @@ class Chunk:
 
 
 def sort_history(taken: list[bytes]) -> bytes:
-    """Return history that was taken from a chunk, sorted, each record once."""
+    """Return history taken from a chunk, sorted, each record once."""
     return b"".join(sorted(set(taken)))
 
 
@@ -213,9 +212,9 @@ def join(
 ) -> tuple[bytes, bytes, bytes, bytes, bytes]:
     """Match spends with the outputs of the same outpoints; ``late`` has some of them again.
 
-    An output that is made again overwrites the one before; a spend is of the last output before
-    it.  Raise KeyError with the outpoint's key and the spender's number if that is missing.  Return
-    the fields of ``records.Joined``.
+    A repeated output overwrites the one before; a spend is of the last output before it.  Raise
+    KeyError with the outpoint's key and the spender's number if that is missing.  Return the fields
+    of ``records.Joined``.
     """
     # Of equal numbers the output comes first.
     events = sorted(_records(outputs, OUTPUT_LEN) + _records(spends, SPEND_LEN), key=_event_order)

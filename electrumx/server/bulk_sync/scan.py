@@ -1,20 +1,20 @@
 """The scan of a bulk sync: from blocks to runs.
 
-Owns the block last added, the chunk in memory, and how it is written.  Blocks are added to a chunk
-until its outputs and spends take their share of memory; its history, and its part of the flat
-files, are *spilled* more often.  A chunk ends with a block, and its remainder becomes a run.
+Owns the block last added, the chunk in memory, and its writing.  A chunk grows by blocks until its
+outputs and spends take their share of memory; its history, and its part of the flat files, *spill*
+to disk more often.  A chunk ends with a block, and its remainder becomes a run.
 
 Order of writes, for each spill
 
 1. flat files: headers, tx counts and tx hashes, synced.  *A stop after this* leaves bytes beyond
-   the height of the manifest, which are overwritten;
+   the height of the manifest, which later spills overwrite;
 2. a section of history;
 3. at the end of a chunk its outputs and spends;
-4. when runs of :data:`COMMIT_BYTES` have come together, and when the scan ends or is stopped: all run files are
-   synced, then the manifest is replaced, which names the runs with all sections of their history.
+4. when runs of :data:`COMMIT_BYTES` have come together, and when the scan ends or stops: a sync of
+   all run files, then a new manifest, which names the runs with all sections of their history.
 
-A stop before the last step loses the chunks since the manifest: blocks are asked for again from its
-last run on.
+A stop before the last step loses the chunks since the manifest: the next scan requests blocks again
+from its last run on.
 
 Runs in: worker threads; one adds, and one other may write a finished chunk.
 """
@@ -57,7 +57,7 @@ class ParsedPart:
 
 @dataclass(slots=True)
 class Spill:
-    """Data taken from memory to be written, up to a block."""
+    """Data taken from memory to write, up to a block."""
 
     height: int
     tip: bytes
@@ -83,7 +83,7 @@ class Scan:
     #: likewise
     CHUNK_SHARE = 0.33
     HISTORY_SHARE = 0.14
-    #: bytes of tx hashes after which the flat files are written
+    #: bytes of tx hashes before a write of the flat files
     HASH_BYTES = 4_000_000
 
     def __init__(
@@ -118,7 +118,7 @@ class Scan:
         #: of the writing thread: sections of history since the last run, and where the next goes
         self._sections: dict[Kind, list[Section]] = {HISTORY: [], UNDO: []}
         self._last = {kind: self.workspace.last(kind) for kind in self._sections}
-        #: height from which on undo records are made without a gap
+        #: height from which on there are undo records without a gap
         self._undo_from = manifest.undo_from
         self._mark = time.monotonic()
         #: of the writing thread: bytes in run files since the manifest on the disk
@@ -132,10 +132,10 @@ class Scan:
     # -- adding
 
     def add(self, part: ParsedPart, min_undo_height: int) -> None:
-        """Add blocks that are known to follow on the tip.
+        """Add blocks that follow on the tip, as the caller has checked.
 
         Those from ``min_undo_height`` on may be undone later: they get undo records, and their raw
-        blocks are kept.
+        blocks go to disk.
         """
         chunk, spill = self.chunk, self._unspilled
         for block, extras in zip(part.blocks, part.extras, strict=True):
@@ -167,7 +167,7 @@ class Scan:
 
     @property
     def spill_due(self) -> bool:
-        """Whether something is to be written."""
+        """Whether a write is due."""
         return (
             self.chunk_is_full
             or self._hash_bytes >= self.HASH_BYTES
@@ -176,7 +176,7 @@ class Scan:
 
     @property
     def has_news(self) -> bool:
-        """Whether blocks were added since the last run."""
+        """Whether there are blocks above the last run."""
         return self.height > self.workspace.manifest.height
 
     def take_spill(self, end_chunk: bool) -> Spill:
@@ -196,7 +196,7 @@ class Scan:
     # -- writing
 
     def write(self, spill: Spill) -> None:
-        """Write data that was taken; the calls are in the order of the taking, one at a time."""
+        """Write taken data; the calls are in the order of the taking, one at a time."""
         self.files.append(
             spill.first_height,
             spill.headers,
@@ -258,7 +258,7 @@ class Scan:
         fault_point("bulk: run ended")
 
     def count_time(self) -> None:
-        """Add the time since this was last called to the manifest's time."""
+        """Add the time since the last call to the manifest's time."""
         now = time.monotonic()
         self.workspace.manifest.wall_time += now - self._mark
         self._mark = now

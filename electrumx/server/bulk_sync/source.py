@@ -33,7 +33,7 @@ class CoinBlocks:
     """Parses the blocks of the database's coin.
 
     ``parse_blocks(raw_blocks, first_height)`` returns ``Block`` or ``FastBlock`` objects;
-    ``parse_failed`` is called with the error of a block, and raises if it does not end.
+    ``parse_failed`` receives the error of a block, and raises if it does not end.
     """
 
     def __init__(

@@ -13,8 +13,8 @@ RUN_BYTES_PER_TX = 180
 #: of flat files, which are there then, too; of the database in the end
 FLAT_BYTES_PER_TX = 35
 DATABASE_BYTES_PER_TX = 100
-#: the same, as parts of the bytes of the blocks, for chains whose transactions are not counted: 0.61 and
-#: 0.51 were measured on a generated one with very many outputs
+#: the same, as parts of the bytes of the blocks, for chains without a count of transactions: a
+#: generated one with very many outputs had 0.61 and 0.51
 PEAK_PER_BLOCK_BYTE = 0.6
 DATABASE_PER_BLOCK_BYTE = 0.5
 

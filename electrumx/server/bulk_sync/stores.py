@@ -1,8 +1,8 @@
-"""How a new store is filled with rows in the order of their keys.
+"""Fills a new store with rows in the order of their keys.
 
-Owns what an engine is good at: RocksDB takes whole tables, which are made beside it; others take
-batches.  Rows are durable once :meth:`StoreFiller.commit` has returned; those written since may be
-written again after a stop.  Where they may be other ones then, :meth:`StoreFiller.remove_from` comes first.
+Owns what an engine is good at: RocksDB takes whole tables, made beside it; others take
+batches.  Rows are durable once :meth:`StoreFiller.commit` has returned; a stop may repeat the
+writes since then.  Where they may be other ones then, :meth:`StoreFiller.remove_from` comes first.
 
 Runs in: a worker thread.
 """
@@ -21,7 +21,7 @@ Put = Callable[[bytes, bytes], None]
 
 
 class Rows(Protocol):
-    """Rows to be written, in the order of their keys."""
+    """Rows to write, in the order of their keys."""
 
     @property
     def is_empty(self) -> bool:
@@ -53,7 +53,7 @@ class StoreFiller:
         """Make the rows durable: an engine that takes batches has waited for the disk already."""
 
     def remove_from(self, start: bytes) -> None:
-        """Remove the rows from a key on, durably; before any is written."""
+        """Remove the rows from a key on, durably; before the first write."""
         while keys := [
             key for key, _row in islice(self.store.iterator(start=start), self.BATCH_ROWS)
         ]:

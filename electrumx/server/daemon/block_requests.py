@@ -3,7 +3,7 @@
 Owns that choice, the limits of blocks, and which nodes want a verbosity as a number.  ``rest`` has the
 requests over REST.
 
-Runs in: the event loop.  Long hex is converted in worker threads.
+Runs in: the event loop.  Worker threads convert long hex.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -34,7 +34,7 @@ _R = TypeVar("_R")
 class BlockRequests:
     """Requests blocks of the node in use.  Raises DaemonError with the node's error object."""
 
-    #: the largest block that can be read, in bytes: over REST, and as hex over JSON-RPC
+    #: the largest readable block, in bytes: over REST, and as hex over JSON-RPC
     MAX_REST_BLOCK = 1 << 33
     MAX_HEX_BLOCK = REPLY_LIMITS["getblock"] // 2
 
@@ -63,11 +63,11 @@ class BlockRequests:
         return await self._with_verbosity(ask)
 
     def has_rest(self) -> bool:
-        """Return whether blocks come over REST, as far as is known: each by itself."""
+        """Return whether blocks come over REST, as far as known: each by itself."""
         return self._rest.is_known(self._rpc.current_url())
 
     async def try_rest(self, genesis: str) -> None:
-        """Find out, and log, whether blocks can be read over REST, by the block with that hash."""
+        """Find out, and log, whether the node serves blocks over REST, by the block with that hash."""
         if self._rpc.http.has_rest:
             url = self._rpc.current_url()
             try:
@@ -79,9 +79,9 @@ class BlockRequests:
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
         """Return the raw blocks with the given hashes, in the same order.
 
-        Over REST only the first ones are returned if all are too large together.  Raises
+        Over REST, return only the first ones if all are too large together.  Raises
         ReplyTooLargeError if not even the first can be had with the others, or if a single one is
-        too large to be read: the message has its limit and the remedy.
+        too large to read: the message has its limit and the remedy.
         """
         hex_hashes = list(hex_hashes)
         alone = len(hex_hashes) == 1

@@ -1,4 +1,4 @@
-"""A bound on the bytes of answers that are being read at the same time.
+"""A bound on the bytes of answers read at the same time.
 
 Each request has a limit of its own; this is the limit of all of them together.  Owns a count and
 the queue of waiting requests.  Runs in: the event loop.
@@ -52,7 +52,7 @@ class ByteBudget:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                # The bytes were granted in the moment of the cancellation.
+                # The grant came in the moment of the cancellation.
                 self.release(nbytes)
             else:
                 if entry in self._waiting:

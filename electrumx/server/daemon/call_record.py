@@ -16,7 +16,7 @@ from electrumx.server.runtime.node_contact import Cause, NodeContact
 
 # Upper bounds of the durations of calls, in seconds.
 CALL_SECS = (0.01, 0.1, 1, 10)
-# Methods that are counted by their names; coins have a few of their own.
+# Methods counted by their names; coins have a few of their own.
 MAX_METHODS = 40
 OTHER_METHODS = "other"
 
@@ -33,7 +33,7 @@ class CallRecord:
         self.contact = NodeContact()
         #: (method, ok, error or failed) -> calls
         self.counts: Counter[tuple[str, str]] = Counter()
-        #: durations of calls that were answered, by method
+        #: durations of answered calls, by method
         self.durations: dict[str, Histogram] = {}
         #: how often another URL came into use
         self.url_switches = 0

@@ -1,6 +1,6 @@
-"""Whether a node can be used for a coin, judged by its replies.
+"""Whether a node suits a coin, judged by its replies.
 
-Pure.  Raises OperatorError, one line for the operator, if it cannot; DaemonError if the reply
+Pure.  Raises OperatorError, one line for the operator, if it does not; DaemonError if the reply
 does not have the documented form.
 """
 

@@ -1,13 +1,13 @@
 """The node: the calls that the server makes, and the checks of their replies.
 
-Owns the last height received, and replies that are cached for a while. Knows nothing of the
-callers, nor of blocks and transactions beyond their hex. Parts have the longer calls: of blocks
-``block_requests``, of transactions ``tx_requests``, of fees ``fees``. How requests are sent, repeated
-and moved to another node is in ``jsonrpc``; ``node_http`` has the HTTP session.
+Owns the last height received, and replies cached for a while. Knows nothing of the callers, nor of
+blocks and transactions beyond their hex. Parts have the longer calls: of blocks ``block_requests``,
+of transactions ``tx_requests``, of fees ``fees``. ``jsonrpc`` sends requests, repeats them and moves
+them to another node; ``node_http`` has the HTTP session.
 
 Runs in: the event loop. Parsing of big bodies and of long hex goes to worker threads.
 
-A JSON-RPC error, or a reply whose *result* does not have the documented form, is raised as
+A JSON-RPC error, or a reply whose *result* does not have the documented form, becomes a
 DaemonError. Nothing else leaves this module.
 """
 
@@ -61,7 +61,7 @@ __all__ = [
     "WarmingUpError",
 ]
 
-# Seconds for which an answer is cached: of getnetworkinfo, which depends on the node's settings, and
+# Seconds for which an answer stays cached: of getnetworkinfo, which depends on the node's settings, and
 # of getmempoolinfo, whose minimum fee moves while the mempool is full.
 INFO_CACHE_SECS = 60.0
 MEMPOOL_INFO_CACHE_SECS = 1.0
@@ -83,15 +83,15 @@ _AS_LISTING = Reading(_parse_listing, reply_limit("getrawmempool"))
 class Daemon:
     """The node, or several of them of which one is in use.
 
-    coin:        its sanitize_url() and parameters are used
-    url:         comma-separated URLs with user and password; the first is used first
+    coin:        for its sanitize_url() and parameters
+    url:         comma-separated URLs with user and password; use begins with the first
     max_workqueue: most HTTP requests in flight (bitcoind's own queue is 16; a batch is one)
     init_retry, max_retry: first and longest wait between attempts, in seconds
     login_files: the cookie or password files of URLs without a password
-    spool_folder: where large blocks are received into files, which have no names
+    spool_folder: where files without names receive large blocks
 
     Use as an async context manager, which opens and closes the HTTP session.
-    Three events are set and cleared at once, so that waiting for one means waiting for the next
+    Three events are pulses, set and cleared at once, so that waiting for one means waiting for the next
     time: height_changed when a polled height differs from the one before, tip_changed when
     notify_tip reports that the node has another tip, url_changed when
     another URL is in use.
@@ -169,14 +169,14 @@ class Daemon:
     def connector(self) -> aiohttp.BaseConnector | None:
         """Return the connector for the HTTP session.
 
-        None means aiohttp's default, and that nodes over https are verified by the certificates
+        None means aiohttp's default, which verifies nodes over https by the certificates
         that the system trusts.  Another connector decides that by its ``ssl``: a context, or False.
         """
         return None
 
     @property
     def session(self) -> Any:
-        """The HTTP session, None while it is not open; another one may be put in its place."""
+        """The HTTP session, None while it is not open; another one may take its place."""
         return self.rpc.http.session
 
     @session.setter
@@ -204,7 +204,7 @@ class Daemon:
         """Replace the list of nodes by the comma-separated url and use its first.
 
         ``login_files`` has their logins, where a URL has none.  Raises OperatorError (CoinError) if
-        any of them is bad; then nothing is changed.
+        any of them is bad; then nothing changes.
         """
         self.rpc.set_url(url, login_files)
 
@@ -287,7 +287,7 @@ class Daemon:
         return await self._blocks.deserialised_block(hex_hash)
 
     def has_rest(self) -> bool:
-        """Return whether blocks come over REST, as far as is known: each by itself."""
+        """Return whether blocks come over REST, as far as known: each by itself."""
         return self._blocks.has_rest()
 
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
@@ -313,7 +313,7 @@ class Daemon:
     async def estimatefee(self, block_count: int, estimate_mode: str | None = None) -> float:
         """Return the fee, in coins per kilobyte, to confirm within block_count blocks.
 
-        -1 if the node has no estimate. estimate_mode is passed on unless it is None.
+        -1 if the node has no estimate. The node gets estimate_mode unless it is None.
         """
         return await self._fees.estimate(block_count, estimate_mode)
 
@@ -333,8 +333,8 @@ class Daemon:
         """Return the fee rates, in coins per 1000 virtual bytes, that the node's mempool demands.
 
         ``mempoolminfee`` to enter it now, ``minrelaytxfee`` to enter it when there is room, and
-        ``incrementalrelayfee`` by how much a replacement must pay more.  What a node does not
-        state is derived from the others.
+        ``incrementalrelayfee`` by how much a replacement must pay more.  Values that a
+        node does not state derive from the others.
         """
         return await self._fees.of_mempool(self.relayfee)
 
@@ -343,7 +343,7 @@ class Daemon:
     ) -> Any:
         """Return the transaction as hex, or the node's JSON form of it if verbose.
 
-        ReplyTooLargeError is raised for an answer of more than ``max_bytes``; hex that came in a
+        Raises ReplyTooLargeError for an answer of more than ``max_bytes``; hex that came in a
         batch may be longer.
         """
         if verbose:
@@ -360,7 +360,7 @@ class Daemon:
         """Return the raw transactions with the given hashes, in the same order.
 
         Those the node does not know, or answers without hex, are None if replace_errs; otherwise
-        DaemonError is raised.
+        they raise DaemonError.
         """
         if replace_errs:
             return await self._txs.raw_txs_or_none(hex_hashes)
@@ -447,7 +447,7 @@ class Daemon:
     async def check_at_start(self) -> None:
         """Wait for the node, and raise OperatorError if it is none for this coin.
 
-        If there are several, those that cannot be used are left out.  A wrong password shows here,
+        If there are several, leave out the unusable ones.  A wrong password shows here,
         in the log.
         """
         await self._checks.find_node()
@@ -469,6 +469,6 @@ class Daemon:
     async def check_indexes(self) -> None:
         """Raise OperatorError if the node does not keep an index that we depend on.
 
-        A node without the information is taken to keep it; an unfinished index only warns.
+        A node without the information counts as keeping it; an unfinished index only warns.
         """
         await self._checks.check_indexes()

@@ -1,7 +1,7 @@
-"""URLs of nodes: their logins, and the address that requests are sent to.
+"""URLs of nodes: their logins, and the address that requests go to.
 
 A URL in its normal form has an ``@``: before it are the user and password, the user of a password
-file, or nothing if there is a cookie file.  Pure.  No error that is raised here shows a login.
+file, or nothing if there is a cookie file.  Pure.  No error raised here shows a login.
 """
 
 import re
@@ -76,7 +76,7 @@ def with_encoded_login(url: str) -> str:
 def endpoints_of(coin: type[Coin], urls: str, files: LoginFiles) -> dict[str, Endpoint]:
     """Return {normal form: endpoint} of a list of URLs with commas, and of the files' logins.
 
-    Raises OperatorError (CoinError) if a URL cannot be used, or has two logins.
+    Raises OperatorError (CoinError) if a URL is unusable, or has two logins.
     """
     texts = urls.split(",")
     files.check_count(len(texts))

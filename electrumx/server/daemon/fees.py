@@ -32,7 +32,7 @@ class FeeQueries:
     async def estimate(self, block_count: int, mode: str | None = None) -> float:
         """Return the fee, in coins per kilobyte, to confirm within block_count blocks.
 
-        -1 if the node has no estimate. mode is passed on unless it is None.
+        -1 if the node has no estimate. The node gets the mode unless it is None.
         """
         params = (block_count,) if mode is None else (block_count, mode)
         if await self._calls.is_available("estimatesmartfee"):
@@ -55,7 +55,7 @@ class FeeQueries:
     async def of_mempool(self, relayfee: Callable[[], Awaitable[float]]) -> dict[str, float]:
         """Return the fee rates that the node's mempool demands: see ``Daemon.mempool_fees``.
 
-        ``relayfee`` is asked for where getmempoolinfo lacks it: coins may have a constant.
+        Calls ``relayfee`` where getmempoolinfo lacks that fee: coins may have a constant.
         """
         try:
             info = await self._mempool_info()

@@ -3,17 +3,17 @@
 Owns the list of node URLs, and which of them is in use.  Knows no methods but the form of requests and
 replies; ``Daemon`` makes its calls through it.  ``node_http`` has the HTTP session.
 
-Runs in: the event loop.  Long answers are parsed in worker threads.
+Runs in: the event loop.  Worker threads parse long answers.
 
-There are two kinds of failure. A node that cannot be reached, is starting up, refuses
-service or answers something that is no JSON-RPC reply is asked again indefinitely (until the
-caller cancels). A JSON-RPC error is raised as DaemonError, and so is HTTP status 403, which nodes
+There are two kinds of failure. While a node is unreachable, is starting up, refuses service or
+answers something that is no JSON-RPC reply, requests repeat indefinitely (until the caller
+cancels). A JSON-RPC error becomes a DaemonError, and so does HTTP status 403, which nodes
 answer for a method that they do not allow.
 
-A node that comes into use by fail-over, or by a change of the list, is checked first. One that
-cannot be used, say because it follows another chain, is left out of the list for LEFT_OUT_SECS.
+A node that comes into use by fail-over, or by a change of the list, undergoes a check first. One
+that fails it, say because it follows another chain, stays out of the list for LEFT_OUT_SECS.
 
-A reply larger than the limit of its method (``responses.REPLY_LIMITS``) is not read to its end: it
+Reading a reply stops at the limit of its method (``responses.REPLY_LIMITS``): a larger one
 raises ReplyTooLargeError, a DaemonError.
 """
 
@@ -59,7 +59,7 @@ from electrumx.server.daemon.retry import (
     failure_texts,
 )
 
-# Warnings already logged, which are not repeated.
+# Warnings already logged, which do not repeat.
 MAX_LOGGED_ONCE = 1_000
 
 
@@ -78,7 +78,7 @@ def _encoded(payload: object) -> str:
 
 
 class _LeftOut(NamedTuple):
-    """Why a URL is not used, and until which monotonic time."""
+    """Why a URL stays unused, and until which monotonic time."""
 
     reason: str
     until: float
@@ -100,20 +100,20 @@ class NodeRPC:
     """The node, or several of them of which one is in use, as an HTTP JSON-RPC server.
 
     logger:      of the class that makes the calls
-    coin:        its sanitize_url() is used
-    url:         comma-separated URLs with user and password; the first is used first
+    coin:        for its sanitize_url()
+    url:         comma-separated URLs with user and password; use begins with the first
     max_workqueue: most HTTP requests in flight (bitcoind's own queue is 16; a batch is one)
     init_retry, max_retry: first and longest wait between attempts, in seconds
     login_files: the cookie or password files of URLs without a password
 
     warming_up:  the code of the error of a node that is starting
-    check_node:  ``await check_node(url)`` raises OperatorError if the node at url cannot be used
+    check_node:  ``await check_node(url)`` raises OperatorError if the node at url is unusable
 
-    The event url_changed is set and cleared at once when another URL is in use, so that waiting
+    Use of another URL sets the event url_changed and clears it at once, so that waiting
     for it means waiting for the next time.
     """
 
-    # For which a node that cannot be used is left out of the list, before it is checked again.
+    # How long an unusable node stays out of the list, before another check of it.
     LEFT_OUT_SECS = 60.0
 
     id_counter = itertools.count()
@@ -140,7 +140,7 @@ class NodeRPC:
         self._endpoints: dict[str, Endpoint] = {}
         #: the node in use was checked once
         self._started = False
-        #: URLs to be checked before they are used
+        #: URLs to check before their use
         self._unchecked: set[str] = set()
         self._left_out: dict[str, _LeftOut] = {}
         #: seconds, by which a node is left out for a while
@@ -156,7 +156,7 @@ class NodeRPC:
         self.http: NodeHTTP = ClosedHTTP()
         #: logs that the nodes do not reply, and that they do again
         self.outage = OutageLog(logger)
-        #: bounds the bytes that are read concurrently
+        #: bounds the bytes read concurrently
         self.budget = ByteBudget(TOTAL_REPLY_BYTES)
         #: contact with the node, counts and durations of calls
         self.calls = CallRecord()
@@ -171,7 +171,7 @@ class NodeRPC:
         """Replace the list of nodes by the comma-separated url and use its first.
 
         ``login_files`` has their logins, where a URL has none.  Raises OperatorError (CoinError) if
-        any of them is bad; then nothing is changed.
+        any of them is bad; then nothing changes.
         """
         endpoints = endpoints_of(self._coin, url, login_files or LoginFiles())
         urls = list(endpoints)
@@ -183,7 +183,7 @@ class NodeRPC:
         self.url_index = 0
         self.urls = urls
         self._endpoints = old | endpoints
-        # The first one is checked at the start.
+        # The checks at the start cover the first one.
         self._unchecked = set(urls if self._started else urls[1:])
         self._left_out = {}
         pulse(self.url_changed)
@@ -211,7 +211,7 @@ class NodeRPC:
         return False
 
     def note_started(self) -> None:
-        """Note that the node in use was checked: from now on others are checked before their use."""
+        """Note that the node in use passed its check: from now on others need one before their use."""
         self._started = True
 
     def endpoint(self, url: str) -> Endpoint:
@@ -225,7 +225,7 @@ class NodeRPC:
         return left_out.reason
 
     async def _check_unless_done(self, url: str) -> None:
-        """Check a node before its first use.  Raises WrongNodeError if it cannot be used."""
+        """Check a node before its first use.  Raises WrongNodeError if it is unusable."""
         async with self._check_lock:
             if url not in self._unchecked:
                 return
@@ -255,7 +255,7 @@ class NodeRPC:
         return url != self.current_url() or self.failover()
 
     def log_once(self, text: str) -> None:
-        """Log a warning that was not logged before."""
+        """Log a warning the first time only."""
         if text not in self._logged_once:
             if len(self._logged_once) >= MAX_LOGGED_ONCE:
                 self._logged_once.clear()
@@ -315,7 +315,7 @@ class NodeRPC:
             await asyncio.sleep(retry.next_delay())
 
     def _forbidden(self, url: str, payload: Any, reason: object) -> ForbiddenCallError:
-        """Return the error for a call that the node does not allow, which is logged once."""
+        """Return the error for a call that the node does not allow, and log it once."""
         method = _method(payload)
         self.log_once(
             f"the daemon at {self.logged_url(url)} does not allow {method} ({printable(reason)}): "
@@ -372,7 +372,8 @@ class NodeRPC:
     ) -> Any:
         """Call method at url once, beside the slots for requests; return its result.
 
-        Without a ``timeout`` it may take as long as any request.  Raises DaemonError with the node's error object, and one of RETRIED if there is no answer.
+        Without a ``timeout`` it may take as long as any request.  Raises DaemonError with the
+        node's error object, and one of RETRIED if there is no answer.
         """
         payload = {"method": method, "id": next(self.id_counter), "params": list(params)}
         reading = Reading(parse_json, reply_limit(method))
@@ -393,8 +394,8 @@ class NodeRPC:
     ) -> Any:
         """Call method at url once, beside the slots for requests; return its result.
 
-        For calls that wait at the node.  Raises DaemonError with the node's error object, and
-        ConnectionError for whatever keeps it from answering, which is not logged.
+        For calls that wait at the node.  Raises DaemonError with the node's error object, and,
+        without logging it, ConnectionError for whatever keeps it from answering.
         """
         timeout = aiohttp.ClientTimeout(total=timeout_secs)
         try:
@@ -411,8 +412,8 @@ class NodeRPC:
     ) -> list[Any]:
         """Call method once for each item of params_iterable, in one HTTP request.
 
-        Return the results in the same order. Failed ones are None if replace_errs, otherwise
-        DaemonError is raised with the list of the error objects.
+        Return the results in the same order. Failed ones are None if replace_errs; otherwise
+        raise DaemonError with the list of the error objects.
         """
         payload = [
             {"method": method, "params": list(params), "id": next(self.id_counter)}
@@ -436,7 +437,7 @@ class NodeRPC:
     def _batch_items(self, reply: Any, ids: list[object]) -> list[Any]:
         """Return the responses in the reply to a batch, in whatever order they came."""
         if isinstance(reply, dict):
-            # A whole batch may be answered by one error.
+            # One error may answer a whole batch.
             error = self._check_error(reply)
             if error is not None:
                 raise DaemonError([error])

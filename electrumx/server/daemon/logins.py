@@ -4,9 +4,9 @@ A node with cookie authentication writes a new ``user:password`` to its cookie f
 ``FileLogin`` reads such a file at first use, when its modification time, size or inode has changed,
 and after the node has refused the login.  A password file holds only the password.
 
-The file may be on a network, which can hang: it is looked at in a thread of its own, one at a time,
+The file may be on a network, which can hang: a thread of its own does each look, one at a time,
 ``LOOK_EVERY_SECS`` after the last look at the earliest.  After ``PATIENCE_SECS`` requests go on with
-the login that is known.  The end of the server does not wait for that thread.
+the known login.  The end of the server does not wait for that thread.
 
 No error, representation or log line shows a login.  Runs in: the event loop, but for ``_load``.
 """
@@ -35,7 +35,7 @@ _Signature = tuple[int, int, int]
 
 
 class Login(Protocol):
-    """How requests to a node are authorized."""
+    """Authorizes requests to a node."""
 
     async def authorization(self) -> str:
         """Return the value of the Authorization header.  Raise LoginFileError without a login."""
@@ -131,7 +131,7 @@ class FileLogin:
         )
 
     def _signature(self) -> _Signature:
-        """Return values that differ if the file was written again, or replaced."""
+        """Return values that differ after another write of the file, or its replacement."""
         try:
             status = os.stat(self._path)
         except OSError as e:
@@ -141,14 +141,14 @@ class FileLogin:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _load(self, seen: _Signature | None) -> tuple[_Signature, str] | None:
-        """Return the signature and the header of a file that was written again, else None."""
-        # Before reading, so that a change in between is noticed.
+        """Return the signature and the header of a file written again, else None."""
+        # Before reading, to notice a change in between.
         signature = self._signature()
         return None if signature == seen else (signature, self._parsed(self._content()))
 
     def _content(self) -> bytes:
         try:
-            # It may have been replaced since it was looked at.
+            # Another file may have replaced it since the look at it.
             with open_regular(self._path) as file:
                 return file.read(MAX_FILE_BYTES + 1)
         except OSError as e:

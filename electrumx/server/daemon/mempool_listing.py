@@ -2,7 +2,7 @@
 
 A node with 300,000 unconfirmed transactions lists 20 MB of hex at every poll.  A JSON parser makes
 one text of each hash and, being one call into C, holds the interpreter all the while; here the list
-is taken apart some hundred kilobytes at a time, straight into binary hashes, and other tasks run in
+comes apart some hundred kilobytes at a time, straight into binary hashes, and other tasks run in
 between.  Replies of another form go through the JSON parser, with the same result.
 
 Pure; runs in: a thread, or the loop for short replies.
@@ -19,7 +19,7 @@ HASH_LEN = 32
 QUOTED_LEN = 2 * HASH_LEN + 2
 # Hashes in a slice: half a millisecond's work.
 SLICE = 4096
-# The text that may precede the list; it is parsed as JSON in parts.
+# The text that may precede the list, parsed as JSON in parts.
 _HEAD = re.compile(rb'\s*\{(?:[^\[\]{}]{0,200},)?\s*"result"\s*:\s*\[')
 _SEPARATOR = re.compile(rb",[ \r\n\t]{0,8}")
 

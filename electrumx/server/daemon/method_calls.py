@@ -46,13 +46,13 @@ class MethodCalls:
         return good
 
     async def is_available(self, method: str) -> bool:
-        """Return whether the node has a method and allows it.  What it has is cached indefinitely."""
+        """Return whether the node has a method and allows it.  Its methods stay cached indefinitely."""
         available = self._available.get(method)
         if available is None:
             try:
                 available = self._available[method] = await self._is_known(method)
             except ForbiddenCallError:
-                # It may be allowed later.
+                # The node may allow it later.
                 return False
         return available
 

@@ -1,6 +1,6 @@
 """HTTP requests to the node: logins, status codes, and the limits of replies.
 
-Runs in: the event loop.  Long answers are parsed in worker threads.
+Runs in: the event loop.  Worker threads parse long answers.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class NodeHTTP(Protocol):
 
     @property
     def session(self) -> Any:
-        """The HTTP session; None before it is opened."""
+        """The HTTP session; None before it opens."""
 
     @property
     def has_rest(self) -> bool:
@@ -47,7 +47,7 @@ class NodeHTTP(Protocol):
 
 
 class ClosedHTTP:
-    """No session: it is not open yet, or was closed."""
+    """No session: it is not open yet, or has closed."""
 
     session = None
     has_rest = False
@@ -133,7 +133,7 @@ class OpenHTTP:
 
 
 class ReplacedHTTP:
-    """A session that was put in place of ours.
+    """A session that replaced ours.
 
     It need only have ``post(url, data=...)``, whose response need only have ``headers``, ``json()``,
     ``text()`` and ``reason``.

@@ -1,8 +1,8 @@
-"""Answers of the node, which may be of any length and say anything: how they are read and judged.
+"""Reads and judges answers of the node, which may be of any length and say anything.
 
-Owns the limits of answers by method.  A body is read up to its limit; a long one is parsed in a
-worker thread, and so is long hex.  A text that is no JSON-RPC reply is a MalformedReplyError, for
-which a request is repeated; an error, or a result without the documented form, is a DaemonError.
+Owns the limits of answers by method.  Reading a body ends at its limit; a worker thread parses
+a long one, and long hex.  A text that is no JSON-RPC reply is a MalformedReplyError, for
+which a request repeats; an error, or a result without the documented form, is a DaemonError.
 
 Runs in: the event loop.
 """
@@ -22,7 +22,7 @@ from electrumx.lib.log_text import printable
 from electrumx.server.daemon.byte_budget import ByteBudget
 from electrumx.server.daemon.retry import MalformedReplyError
 
-# Work on less than this many bytes (characters of hex) is done on the loop: a thread's hand-over
+# Work on less than this many bytes (characters of hex) happens on the loop: a thread's hand-over
 # costs about as much.
 THREAD_THRESHOLD = 200_000
 
@@ -43,9 +43,9 @@ REPLY_LIMITS = {
 }
 # An answer to a batch may be longer by this, in bytes, for each request in it.
 BATCH_ITEM = 1_000
-# Of several blocks that are asked for together, in bytes of blocks; as hex they take twice that.
+# Of several blocks requested together, in bytes of blocks; as hex they take twice that.
 BLOCK_BATCH_BYTES = 32 * _MIB
-# Bytes of answers that are read at the same time, over all requests. Small ones are not counted.
+# Bytes of answers read at the same time, over all requests. Small ones do not count.
 TOTAL_REPLY_BYTES = 1024 * _MIB
 
 _T = TypeVar("_T")
@@ -84,11 +84,11 @@ class ResponseTooLargeError(Exception):
 
 
 class BoundedResponse(aiohttp.ClientResponse):
-    """A response that is never read beyond a limit, and whose big bodies are parsed in a thread."""
+    """A response read up to a limit at most, whose big bodies a thread parses."""
 
     # No JSON body is longer, in bytes, whatever the limit of its method is.
     max_bytes = 1024 * _MIB
-    # Other bodies only serve to show the operator why we were refused; they are truncated.
+    # Other bodies, truncated, only serve to show the operator why the node refused us.
     max_text_bytes = 16_384
 
     async def json(self, **_kwargs: Any) -> Any:
@@ -107,7 +107,7 @@ class BoundedResponse(aiohttp.ClientResponse):
     ) -> Any:
         """Return ``parse(body)``.  Raises ResponseTooLargeError, and the exceptions of ``parse``.
 
-        A reply longer than SMALL_REPLY is read when ``budget`` has room for it.
+        Reading a reply longer than SMALL_REPLY waits until ``budget`` has room for it.
         """
         max_bytes = min(max_bytes, self.max_bytes)
         announced = self._announced_bytes()
@@ -152,7 +152,7 @@ def reply_limit(method: str, count: int = 1) -> int:
 
 
 class Reading(NamedTuple):
-    """How the body of an answer is read: by which function, and how many bytes of it."""
+    """How to read the body of an answer: by which function, and how many bytes of it."""
 
     parse: Callable[[bytearray], Any]
     max_bytes: int = SMALL_REPLY
@@ -171,7 +171,7 @@ async def in_parts(
 ) -> list[_R]:
     """Return the results of ``ask`` for all items, in order.
 
-    If the answer is too large, the items are asked for in halves, until it fits.  Raises
+    If the answer is too large, request the items in halves, until it fits.  Raises
     ReplyTooLargeError if that of a single one is too large.
     """
     try:

@@ -1,12 +1,11 @@
 """Raw blocks over the node's REST interface, where it has that switched on (``rest=1``).
 
 A block comes as it is, instead of as hex within JSON, which spares the node's core and ours about
-three quarters of the cost of fetching.  REST knows no password and no batches: blocks are asked for
-one by one, over a few connections at a time.
+three quarters of the cost of fetching.  REST knows no password and no batches: each request is
+for one block, over a few connections at a time.
 
 Owns those connections, and the state of each URL's REST interface.  A first request finds it,
-and any later failure only means that JSON-RPC is used instead, for ten minutes.  Runs on the
-event loop.
+and any later failure only means JSON-RPC instead, for ten minutes.  Runs on the event loop.
 """
 
 import asyncio
@@ -35,7 +34,7 @@ _BLOCK_HASH = re.compile("[0-9A-Fa-f]{64}").fullmatch
 class _Allowance:
     """The bytes that the blocks of one call may have together.
 
-    They count in the budget, unless they are received into files.
+    They count in the budget, unless they go into files.
     """
 
     def __init__(self, max_bytes: int, budget: ByteBudget) -> None:
@@ -49,7 +48,7 @@ class _Allowance:
             raise RestTooLargeError(self._max_bytes)
         self._used += nbytes
         if nbytes <= RestConnection.SPOOL_BYTES:
-            # Blocks are fetched by few callers, whose allowances are small: they do not wait.
+            # Few callers fetch blocks, and their allowances are small: they do not wait.
             self._budget.charge(nbytes)
             self._charged += nbytes
 
@@ -62,11 +61,11 @@ class RestBlocks:
     """Fetches blocks from whichever URL has the interface.
 
     ``semaphore`` bounds the requests in flight, together with other ones, and ``budget`` counts
-    the bytes being read; ``connections`` is their maximum.  Large blocks are received into files in
+    the bytes being read; ``connections`` is their maximum.  Large blocks go into files in
     ``spool_folder``.
     """
 
-    #: seconds after which a URL that failed is tried again
+    #: seconds before another try of a failed URL
     RECHECK_SECS = 600.0
     #: seconds within which the first answer must begin
     PROBE_SECS = 5.0
@@ -106,7 +105,7 @@ class RestBlocks:
     ) -> list[bytes] | None:
         """Return the blocks in order, None if they cannot be had this way.
 
-        Where they have more than ``max_bytes`` together, those are returned that come before.  Raises
+        Where they have more than ``max_bytes`` together, return those that come before.  Raises
         RestTooLargeError if the first one alone has more, NoRoomError if the disk has no room for one.
         """
         # They become part of a request's first line.

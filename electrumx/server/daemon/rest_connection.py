@@ -1,12 +1,12 @@
 """One HTTP/1.1 connection to a node, for GET requests with binary answers.
 
-Owns the socket and the answer that is being received.  A body is received into one buffer, which
-the next one uses again, and costs the event loop about a third of a general client's time: during
-the initial sync there is a request for every block.
+Owns the socket and the answer in progress.  A body goes into one buffer, which the next one uses
+again, and costs the event loop about a third of a general client's time: during the initial sync
+there is a request for every block.
 
 A body of more than SPOOL_BYTES, such as the blocks of gigabytes that Bitcoin SV has, goes through a
-small buffer to a file without a name, piece by piece, and is returned as a map of that: memory that the
-system can reclaim.  The file is made and written in a thread, while nothing is read from the socket.
+small buffer to a file without a name, piece by piece, and becomes a map of that: memory that the
+system can reclaim.  A thread makes and writes the file, while reading from the socket pauses.
 
 Used on the event loop, for one request at a time.  Whatever is not as expected ends the connection
 and is a :class:`RestError`.
@@ -41,9 +41,9 @@ class RestConnection(asyncio.BufferedProtocol):
 
     #: bytes of a status line and headers at most
     MAX_HEAD = 16_384
-    #: bytes of a body that are allocated before any of it came, and kept for the next one
+    #: bytes of a body allocated before any of it came, and kept for the next one
     FIRST_ROOM = 4_194_304
-    #: a larger body is received into a file, in pieces of so many bytes
+    #: a larger body goes into a file, in pieces of so many bytes
     SPOOL_BYTES = 1 << 25
     PIECE_BYTES = 1 << 22
     #: seconds by which a timer may be early
@@ -54,7 +54,7 @@ class RestConnection(asyncio.BufferedProtocol):
     def __init__(self, host: str, timeout: float, spool_folder: str | None = None) -> None:
         self._host = host
         self._spool_folder = spool_folder
-        #: the file of a large body; then ``_body`` has the piece that is being received
+        #: the file of a large body; then ``_body`` has the piece in progress
         self._spool: Spool | None = None
         #: whether a thread is writing it
         self._spooling = False
@@ -69,15 +69,15 @@ class RestConnection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._head = bytearray(self.MAX_HEAD)
-        #: bodies are received here, one after the other, in memory that need not be found again
+        #: receives bodies, one after the other, in memory that needs no second allocation
         self._room = bytearray()
-        #: None while the head is received; may be longer than the body
+        #: None while the head arrives; may be longer than the body
         self._body: bytearray | None = None
         self._length = 0
         #: bytes received of the head or the body
         self._filled = 0
         self._keep = True
-        #: True once an answer was received
+        #: True after the first answer
         self.used = False
 
     @classmethod
@@ -91,7 +91,7 @@ class RestConnection(asyncio.BufferedProtocol):
     ) -> "RestConnection":
         """Connect.  Raise RestError if that fails.
 
-        Large bodies are received into files in ``spool_folder``, or where the system has such files.
+        Large bodies go into files in ``spool_folder``, or where the system has such files.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -105,7 +105,7 @@ class RestConnection(asyncio.BufferedProtocol):
 
     @property
     def is_open(self) -> bool:
-        """Return whether another request can be sent."""
+        """Return whether it can send another request."""
         return self._transport is not None
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class RestConnection(asyncio.BufferedProtocol):
 
         It must begin within ``head_secs``, if given.
 
-        ``admit`` is called with the length of the body before it is read; it may raise
+        Calls ``admit`` with the length of the body before reading it; ``admit`` may raise
         RestTooLargeError, which ends the connection.  NoRoomError does so where a large body finds no
         room on the disk.
         """
@@ -195,14 +195,14 @@ class RestConnection(asyncio.BufferedProtocol):
             return memoryview(self._body)[self._filled : self._piece_len]
         have = len(self._body)
         if self._filled == have:
-            # No more is allocated than a peer has shown to have.
+            # Allocate no more than a peer has shown to have.
             self._body += bytes(min(have, self._length - have))
         return memoryview(self._body)[self._filled : self._length]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Note that bytes have come."""
         if self._answer is None or self._answer.done():
-            # Nothing was asked for.
+            # No request is in progress.
             self._fail(RestError("an answer without a request"))
             return
         searched = max(0, self._filled - 3)
@@ -290,7 +290,7 @@ class RestConnection(asyncio.BufferedProtocol):
 
     @property
     def _piece_len(self) -> int:
-        """The bytes of the piece that is being received."""
+        """The bytes of the piece in progress."""
         assert self._spool is not None
         assert self._body is not None
         return min(len(self._body), self._spool.missing)
@@ -307,7 +307,7 @@ class RestConnection(asyncio.BufferedProtocol):
         loop.run_in_executor(None, self._spool.write, piece).add_done_callback(self._piece_written)
 
     def _piece_written(self, writing: "asyncio.Future[bytes | None]") -> None:
-        """Go on when a piece is written."""
+        """Go on after the write of a piece."""
         self._spooling = False
         failure = None if writing.cancelled() else writing.exception()
         if self._transport is None or self._answer is None or self._answer.done():

@@ -1,4 +1,4 @@
-"""Failures to reach the node: how they are classified, logged and retried.
+"""Classifies, logs and retries failures to reach the node.
 
 Owns the log of an outage, which all requests share, and the delays of each request.  Knows neither
 URLs nor calls.  Runs in: the event loop.
@@ -20,7 +20,7 @@ from electrumx.server.runtime.node_contact import Cause
 # A logical request logs a failure at most this often, and all requests together at most that often.
 REQUEST_LOG_SECS = 60.0
 OUTAGE_LOG_SECS = 5.0
-# While an outage lasts, its text is logged again this often, by whichever request.
+# While an outage lasts, its text reappears in the log this often, by whichever request.
 SAME_TEXT_LOG_SECS = 60.0
 
 # Names that older versions of aiohttp lack.
@@ -42,7 +42,7 @@ class WarmingUpError(Exception):
 class ServiceRefusedError(Exception):
     """Internal: the node, or a proxy before it, replied with something other than JSON."""
 
-    #: the status of HTTP; None if it is not known
+    #: the status of HTTP; None if unknown
     status: int | None = None
 
 
@@ -55,14 +55,14 @@ class ParseErrorReply(Exception):
 
 
 class LoginFileError(Exception):
-    """Internal: the file with the node's login cannot be used; the text is the reason."""
+    """Internal: the file with the node's login is unusable; the text is the reason."""
 
 
 class WrongNodeError(Exception):
-    """Internal: no node of the list can be used; the text is the reason."""
+    """Internal: no node of the list is usable; the text is the reason."""
 
 
-#: the exceptions after which a request is repeated
+#: the exceptions after which a request repeats
 RETRIED = (
     asyncio.TimeoutError,
     aiohttp.ClientError,
@@ -192,9 +192,9 @@ class RepeatFilter:
 class OutageLog:
     """Logs failures and fail-overs of all requests, on average once every OUTAGE_LOG_SECS at most.
 
-    The last text is repeated after SAME_TEXT_LOG_SECS, or earlier if a success came between.
+    The last text repeats after SAME_TEXT_LOG_SECS, or earlier if a success came between.
 
-    When a node goes away every request in flight fails at once, and each is retried several
+    When a node goes away every request in flight fails at once, and each repeats several
     times a second at first.
     """
 
@@ -206,7 +206,7 @@ class OutageLog:
         self._moved = False  # a fail-over was logged since a request last succeeded
 
     def failed(self, text: str, recovery: str | None) -> bool:
-        """Log a failure unless one was logged just now; return True if it was logged."""
+        """Log a failure unless one was logged just now; return whether it did so."""
         now = time.monotonic()
         if now - self._last_time < OUTAGE_LOG_SECS:
             return False
@@ -254,7 +254,7 @@ class Retry:
 
     @property
     def exhausted(self) -> bool:
-        """True if the node has been given all the time it gets before another is tried."""
+        """True if the node has had all the time it gets before a try of another."""
         return self._delay >= self._max_retry
 
     def at_once(self) -> None:

@@ -1,7 +1,7 @@
 """Large answers of a node, received into files without names.
 
 A :class:`Spool` owns the file while it is written; the map that it becomes owns it after that.  Whatever
-can take long - making the file, writing it, giving a gigabyte back to the disk - is done in threads.
+can take long - making the file, writing it, giving a gigabyte back to the disk - runs in threads.
 """
 
 import _thread
@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 
 class NoRoomError(Exception):
-    """Internal: a reply that is to be received into a file finds no room; args[0] is the text."""
+    """Internal: a reply meant for a file finds no room; args[0] is the text."""
 
 
 def _in_thread(function: Callable[[], None]) -> None:
@@ -59,7 +59,7 @@ class Spool:
     def write(self, piece: memoryview) -> bytes | None:
         """Append a piece; return the whole if it was the last.  Runs in: a thread.
 
-        That is a read-only map, which is used as bytes are.  Raises NoRoomError or OSError.
+        That is a read-only map, for use like bytes.  Raises NoRoomError or OSError.
         """
         if self._file is None:
             self._file = self._open()

@@ -1,4 +1,4 @@
-"""Checks at the start, and before another node is used: whether the node fits the coin.
+"""Checks at the start, and before the use of another node: whether the node fits the coin.
 
 Owns nothing: ``checks`` judges the replies, and ``NodeRPC`` has the list of nodes.
 
@@ -47,7 +47,7 @@ class StartChecks:
     async def find_node(self) -> None:
         """Wait for the node, and raise OperatorError if it is none for this coin.
 
-        If there are several, those that cannot be used are left out.  A wrong password shows here,
+        If there are several, leave out the unusable ones.  A wrong password shows here,
         in the log.
         """
         while True:
@@ -96,7 +96,7 @@ class StartChecks:
     async def check_indexes(self) -> None:
         """Raise OperatorError if the node does not keep an index that we depend on.
 
-        A node without the information is taken to keep it; an unfinished index only warns.
+        A node without the information counts as keeping it; an unfinished index only warns.
         """
         await self._check_indexes(self._rpc.current_url(), self._calls.getindexinfo)
 
@@ -104,7 +104,7 @@ class StartChecks:
         try:
             indexes = await ask()
         except DaemonError as e:
-            # Servers before this one did not make this call, so a list of those that are allowed
+            # Servers before this one did not make this call, so a list of the allowed ones
             # may lack it.
             if not isinstance(e, ForbiddenCallError) and not is_unknown_method(e):
                 raise

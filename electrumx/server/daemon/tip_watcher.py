@@ -1,16 +1,16 @@
 """Learns of the node's new blocks the moment they come, instead of at the next poll.
 
 Two ways, both optional.  ``waitfornewblock`` is a call that the node answers when it has another
-tip; it is held on a connection of its own, not in one of the slots for requests, for HOLD_SECS at
-most, and occupies one of the node's RPC threads.  While it is held ``getblockcount`` is also called
-it, at first during a short hold: a node that answers that only when the hold is over has no thread
-left for others, and is polled.  Nodes that do not know the call return an error.  Both are tried
-again after ten minutes, or when another node comes into use.  ZMQ is a socket on which the node
-publishes the hash of each new tip; the operator configures its address.  While ZMQ delivers, no
-call is held.
+tip; it has a connection of its own, not one of the slots for requests.  The node holds it for
+HOLD_SECS at most, and it occupies one of the node's RPC threads.  In that time a task also calls
+``getblockcount``, at first during a short hold: a node that answers that only when the hold is over
+has no thread left for others, and polling has to suffice.  Nodes that do not know the call return an
+error.  Both get another try after ten minutes, or when another node comes into use.  ZMQ is a socket
+on which the node publishes the hash of each new tip; the operator configures its address.  While ZMQ
+delivers, there is no such call.
 
-An announcement is only a hint: the node in use is then asked for its height, as by polling, which
-continues.  So an announcement that is lost, late or invented costs time, and nothing else.
+An announcement is only a hint: a request for the height of the node in use follows, as by polling,
+which continues.  So a lost, late or invented announcement costs time, and nothing else.
 
 Runs in: the event loop.  Reaches the node through Daemon only.
 """
@@ -32,25 +32,25 @@ from electrumx.server.daemon.zmq_subscription import close_subscription, open_su
 # so long even if we have closed the connection.
 HOLD_SECS = 5.0
 ANSWER_SECS = 15.0
-# How long it may hold the first call, during which is found out whether it has threads to spare.
+# How long it may hold the first call, which shows whether it has threads to spare.
 PROBE_SECS = 1.0
-# So many holds in a row without an answer to another call, and the node is polled.
+# So many holds in a row without an answer to another call, and polling has to suffice.
 MAX_STARVED = 2
 # Between two announcements of one source: a node that lies cannot keep us busy.
 MIN_NOTIFICATION_SECS = 0.05
-# After a call was sent the height is requested as well: a block that comes between two calls is
-# announced by neither.
+# After sending a call, request the height as well: neither of two calls announces a block that
+# comes between them.
 CONCURRENT_CALL_SECS = 0.2
-# After another height was seen, how long ZMQ may take to announce it, and how long before it may
+# After another height appears, how long ZMQ may take to announce it, and how long before it may
 # have done so.
 ZMQ_LATE_SECS = 3.0
 # Least time that a call without a new tip takes.
 MIN_WAIT_SECS = 1.0
-# A node that does not know the call, or refuses it, is asked again after this time.
+# A node that does not know the call, or refuses it, gets it again after this time.
 RECHECK_SECS = 600.0
 # Longest pause after a failure of the connection.
 MAX_RETRY_SECS = 16.0
-# A ZMQ socket that was silent for so long is replaced: libzmq gives up a connection for good when
+# Another ZMQ socket replaces one that was silent for so long: libzmq gives up a connection for good when
 # something else than a publisher answered there, or when a message was too long.
 RENEW_SECS = 3600.0
 # Bytes of a message that we read: hashes are 32.
@@ -63,7 +63,7 @@ class TipWatcher:
     """Notifies the Daemon when its node has another tip.
 
     zmq_addresses: where nodes publish ``hashblock``; none unless the operator sets them.  Raises
-    OperatorError if there are some and pyzmq is not installed, or if it refuses one.
+    OperatorError if there are some and pyzmq is missing, or if it refuses one.
     hold_calls:    whether ``waitfornewblock`` may be used
     """
 
@@ -76,11 +76,11 @@ class TipWatcher:
         self._hold_calls = hold_calls
         #: URL -> monotonic time before which it is not asked to hold a call
         self._ask_again: dict[str, float] = {}
-        #: the URL that was seen to answer others while it holds a call
+        #: the URL that has answered others while it holds a call
         self._proven_url: str | None = None
-        #: monotonic time at which another call was answered during the present hold
+        #: monotonic time of the answer to another call during the present hold
         self._answered_at = float("inf")
-        self._starved = 0  # holds in a row during which another call was not answered
+        self._starved = 0  # holds in a row without an answer to another call
         self._in_use: str | None = None
         #: monotonic time of the last message; whether ZMQ announces the blocks that come
         self._zmq_time = float("-inf")
@@ -165,7 +165,7 @@ class TipWatcher:
         return block_hash[:64]
 
     async def _ask_concurrently(self, url: str, timeout_secs: float) -> None:
-        """Ask for the height while a call is held, and note that the node answered."""
+        """Ask for the height while the node holds a call, and note that it answered."""
         await asyncio.sleep(CONCURRENT_CALL_SECS)
         try:
             height = await self._daemon.call_aside(url, "getblockcount", (), timeout_secs)
@@ -186,7 +186,7 @@ class TipWatcher:
             for event in (self._daemon.url_changed, self._zmq_changed)
         ]
         try:
-            # Events are pulses: one before the tasks have begun to wait for it is seen by none.
+            # Events are pulses: no task sees one from before it has begun to wait for it.
             await asyncio.sleep(0)
             if url == self._daemon.current_url() and not self._zmq_delivers:
                 await asyncio.wait([task, *changes], return_when=asyncio.FIRST_COMPLETED)

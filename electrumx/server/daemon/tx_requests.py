@@ -1,4 +1,4 @@
-"""Transactions of the node: single ones, which are batched, and many at a time.
+"""Transactions of the node: single ones, in batches, and many at a time.
 
 A request to the node costs some 300 µs of processor time here, and as much there, whatever it asks
 for; wallets ask for one transaction at a time, many wallets concurrently.
@@ -37,7 +37,7 @@ AS_TX_BATCH = Reading(parse_json, max_bytes=16_000_000)
 #: bytes of the reply to a request for one transaction at most
 TX_LIMIT = reply_limit("getrawtransaction")
 
-#: a transaction's hex hash, and how many bytes of its reply are read if it is requested alone
+#: a transaction's hex hash, and how many bytes of its reply to read if requested alone
 WantedTx = tuple[str, int]
 
 
@@ -60,15 +60,16 @@ class TxRequests:
     def raw_tx(self, hex_hash: str, max_bytes: int = TX_LIMIT) -> "asyncio.Future[str]":
         """Return a future of the transaction as hex.
 
-        Those requested at about the same time go to the node in one batch.  ReplyTooLargeError is
-        raised for an answer of more than ``max_bytes``; hex that came in a batch may be longer.
+        Those requested at about the same time go to the node in one batch.  Raises
+        ReplyTooLargeError for an answer of more than ``max_bytes``; hex that came in a batch may be
+        longer.
         """
         return self._batcher.get((hex_hash, min(max_bytes, TX_LIMIT)))
 
     async def verbose_tx(self, hex_hash: str, max_bytes: int = TX_LIMIT) -> Any:
         """Return the node's JSON form of the transaction.
 
-        ReplyTooLargeError is raised for an answer of more than ``max_bytes``.
+        Raises ReplyTooLargeError for an answer of more than ``max_bytes``.
         """
         # Old nodes want an integer.
         reading = Reading(parse_json, min(max_bytes, TX_LIMIT))
@@ -108,7 +109,7 @@ class TxRequests:
 
     async def raw_txs_or_none(self, hex_hashes: Iterable[str]) -> list[bytes | None]:
         """Return the same as raw_txs, with None for each that cannot be had."""
-        # In halves, until it fits: the length of a transaction is not known before.
+        # In halves, until it fits: the length of a transaction is unknown before.
         return await in_parts(self._raw_txs_or_none, list(hex_hashes))
 
     @staticmethod

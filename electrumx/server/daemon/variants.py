@@ -1,7 +1,7 @@
 """Nodes of other coins than Bitcoin's: the names of their methods, and the form of their blocks.
 
-Coins name these classes.  The public names are those of electrumx.server.daemon, where they can
-be imported from, too.
+Coins name these classes.  The public names are those of electrumx.server.daemon, which
+exports them, too.
 
 Runs in: the event loop.
 """
@@ -36,7 +36,7 @@ __all__ = [
 
 
 class DashDaemon(Daemon):
-    """Nodes with masternodes.  Parameters and results are passed through."""
+    """Nodes with masternodes.  Parameters and results pass through."""
 
     MASTERNODE_BROADCAST = "masternodebroadcast"
     MASTERNODE_LIST = "masternodelist"
@@ -71,7 +71,7 @@ class ZcoinMtpDaemon(DashDaemon):
     MASTERNODE_BROADCAST = "znodebroadcast"
     MASTERNODE_LIST = "znodelist"
 
-    # Bit of the version of a block that was mined with Merkle tree proofs, and where these are.
+    # Bit of the version of a block mined with Merkle tree proofs, and where these are.
     VERSION_MTP = 0x1000
     PROOF_START, PROOF_END = 180, 180 + 198_864
 
@@ -102,7 +102,7 @@ class FakeEstimateFeeDaemon(Daemon):
 
 
 class LegacyRPCDaemon(Daemon):
-    """Nodes that give blocks as JSON only: the raw blocks are assembled from that."""
+    """Nodes that give blocks as JSON only, from which this assembles the raw blocks."""
 
     READS_RAW_BLOCKS = False
     _header = Struct("<I32s32sIII")
@@ -128,7 +128,7 @@ class LegacyRPCDaemon(Daemon):
 
     def _pack_header(self, block: Any) -> bytes:
         return self._header.pack(
-            # A version may be stated as a negative number.
+            # Nodes may state a version as a negative number.
             block["version"] & 0xFFFFFFFF,
             hex_str_to_hash(block.get("previousblockhash") or "00" * 32),
             hex_str_to_hash(block["merkleroot"]),
@@ -162,7 +162,7 @@ class FakeEstimateLegacyRPCDaemon(LegacyRPCDaemon, FakeEstimateFeeDaemon):
 class DecredDaemon(Daemon):
     """Decred: a block's regular transactions are valid only if the next block approves them.
 
-    So the last block is not indexed before it has a successor: the height is reported one less,
+    So indexing the last block waits for its successor: the reported height is one less,
     and the transactions of the last block count as unconfirmed.
     """
 
@@ -186,7 +186,7 @@ class DecredDaemon(Daemon):
         return height
 
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
-        """Return the blocks with the given hashes, without transactions that were disapproved."""
+        """Return the blocks with the given hashes, without disapproved transactions."""
         hex_hashes = list(hex_hashes)
         blocks = await super().raw_blocks(hex_hashes)
         if any(len(block) < self.HEADER_SIZE for block in blocks):

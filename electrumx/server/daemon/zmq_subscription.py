@@ -17,7 +17,7 @@ def open_subscription(
     """Return a context, and a socket that is, or will be, connected to the addresses.
 
     At most ``max_messages`` wait, each of ``max_bytes`` at most.  Raise OperatorError, which names
-    the environment variable, if pyzmq is missing or an address cannot be used.
+    the environment variable, if pyzmq is missing or an address is unusable.
     """
     try:
         import zmq

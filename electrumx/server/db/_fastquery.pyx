@@ -52,7 +52,7 @@ cdef enum:
     # hashes read in one go at most, and how far apart two that are worth it may lie
     RUN = 2048
     GAP = 128
-    # number of items from which on the GIL is released
+    # number of items from which on to release the GIL
     MANY = 500
 
 # Two hex digits for each byte.
@@ -82,7 +82,7 @@ cdef inline void put4(uint8_t *p, uint32_t value) noexcept nogil:
 
 
 cdef inline uint8_t *put_hash(uint8_t *p, const uint8_t *tx_hash) noexcept nogil:
-    """Write a hash as it is displayed: 64 digits, the last byte first."""
+    """Write a hash as displayed: 64 digits, the last byte first."""
     cdef int n
     for n in range(HASH_LEN):
         memcpy(p + 2 * n, &HEX[tx_hash[HASH_LEN - 1 - n]], 2)
@@ -115,7 +115,7 @@ cdef Py_ssize_t read_hashes(
 ) noexcept nogil:
     """Read the hashes of ascending numbers of one file, whose first is ``first``.
 
-    Return how many were read; fewer than ``count`` if the file is too short.
+    Return how many it read; fewer than ``count`` if the file is too short.
     """
     cdef Py_ssize_t n = 0, end, k
     cdef ssize_t want
@@ -144,7 +144,7 @@ cdef int put_heights(
     for n in range(count):
         number = nums[n]
         if low < total and ends[low] <= number:
-            # Double the step, then halve the gap: near ones are found at once.
+            # Double the step, then halve the gap: this finds near ones at once.
             high = 1
             while low + high < total and ends[low + high] <= number:
                 low += high
@@ -214,7 +214,7 @@ def pack_histories(
 ):
     """Return (packed history, last number) of each row; None where a hash is missing.
 
-    All hashes are read in one go, so that the GIL is released, and acquired, once.
+    Read all hashes in one go, to release the GIL, and acquire it, once.
     """
     cdef Py_ssize_t total = 0, part_total = 0, part_count = 0, n, row, count, start
     cdef uint64_t number = 0
@@ -269,7 +269,7 @@ def pack_histories(
                     n += 1
                 if not part_count or parts[part_count - 1].first != number * per_file:
                     file = open_file(number)
-                    # Held open until all is read
+                    # Held open until the end of all reads
                     files.append(file)
                 if part_count == part_total:
                     raise ValueError("transaction numbers do not ascend")
@@ -316,7 +316,7 @@ cdef int chain_order(const void *a, const void *b) noexcept nogil:
 
 
 cdef Py_ssize_t read_utxos(list rows, uint64_t tx_count, Utxo *utxos) except -2:
-    """Unpack rows; return how many, -1 if one is not committed."""
+    """Unpack rows; return how many, -1 for an uncommitted one."""
     cdef Py_ssize_t n = 0
     cdef bytes key, value
     cdef const uint8_t *at
@@ -334,7 +334,7 @@ cdef Py_ssize_t read_utxos(list rows, uint64_t tx_count, Utxo *utxos) except -2:
 
 
 def sum_utxos(list rows not None, uint64_t tx_count):
-    """Return the sum of the values; None if a UTXO is not committed."""
+    """Return the sum of the values; None with an uncommitted UTXO."""
     cdef bytes key, value
     cdef uint64_t total = 0
     for key, value in rows:
@@ -350,7 +350,7 @@ def pack_utxos(
     list rows not None, uint64_t tx_count, array.array counts not None, open_file,
     Py_ssize_t per_file,
 ):
-    """Return packed UTXOs in chain order; None if one is not committed."""
+    """Return packed UTXOs in chain order; None with an uncommitted one."""
     cdef Py_ssize_t count = len(rows), n
     cdef Utxo *utxos
     cdef uint64_t *nums = NULL
@@ -490,7 +490,7 @@ cdef extern from *:
 # -- what blocks add to histories
 
 cdef enum:
-    # entries whose text is hashed in one go
+    # entries to hash the text of in one go
     HASHED_AT_ONCE = 32
 
 
@@ -500,13 +500,13 @@ cdef inline uint64_t be5(const uint8_t *p) noexcept nogil:
 
 
 cdef struct Job:
-    # key of the first record that is wanted
+    # key of the first wanted record
     uint8_t key[TOUCH_RECORD_LEN]
     uint64_t last
     # the history so far, or NULL
     const uint8_t *known
     Py_ssize_t known_len
-    # the records, and where the history is written to
+    # the records, and where to write the history
     Py_ssize_t first
     Py_ssize_t count
     uint8_t *out
@@ -726,7 +726,7 @@ def render_statuses(tuple parts not None, bytearray records not None, list place
 # -- merkle trees
 
 cdef void hash_level(const uint8_t *level, Py_ssize_t count, uint8_t *out) noexcept nogil:
-    """Hash the pairs of a level; an odd last hash is paired with itself."""
+    """Hash the pairs of a level; an odd last hash pairs with itself."""
     cdef SHA256_CTX context
     cdef Py_ssize_t n
     for n in range(0, count, 2):

@@ -1,6 +1,6 @@
 """Checks the database of a stopped server without changing it: version, coin and engine.
 
-An engine writes to a store when it opens it, so a copy is opened: links to the table files, which
+An engine writes to a store when it opens it, so this opens a copy: links to the table files, which
 never change once written, and copies of the small files that name them.  Runs in: any thread.
 """
 

@@ -5,7 +5,7 @@ clients (:class:`Queries`, :class:`Headers`, :class:`UTXOLookup`), the :class:`F
 of the :class:`InitialSync`.  Its methods delegate, so that callers need not know the parts.
 
 Writing runs in a worker thread with the block processor's state lock held; ``async`` methods, and
-those that return a ``PendingRead``, are called on the event loop.
+those that return a ``PendingRead``, run on the event loop.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from electrumx.server.storage.tuning import Tuning
 
 
 class DB:
-    """The database in ``env.db_dir``; closed until one of the ``open_…`` methods is awaited."""
+    """The database in ``env.db_dir``; closed until the first await of an ``open_…`` method."""
 
     DB_VERSIONS = Stores.DB_VERSIONS
     #: the error its methods raise, for code that does not import this module
@@ -148,15 +148,15 @@ class DB:
     # -- opening and closing
 
     async def open_for_sync(self, fetch_blocks: FetchBlocks | None = None) -> None:
-        """Open the database for fast indexing.  Raise DBError if it cannot be used.
+        """Open the database for fast indexing.  Raise DBError if it is unusable.
 
-        ``fetch_blocks`` asks the daemon for raw blocks by their display hashes.  It is called in
-        the thread that opens the database, if a repair needs them, and may block.
+        ``fetch_blocks`` asks the daemon for raw blocks by their display hashes.  The thread that
+        opens the database calls it, if a repair needs them, and it may block.
         """
         await asyncio.to_thread(self.stores.open_for_sync, fetch_blocks)
 
     async def open_for_serving(self) -> None:
-        """Open the database for serving clients; one that is open is re-opened if it is large."""
+        """Open the database for serving clients; re-open one that is open, if it is large."""
         await asyncio.to_thread(self.stores.open_for_serving)
 
     async def open_for_compacting(self) -> None:
@@ -174,10 +174,10 @@ class DB:
         await asyncio.to_thread(self.stores.exchange, close_and_move)
 
     def close_dbs(self) -> None:
-        """Close both stores; harmless if they are closed.
+        """Close both stores; harmless when already closed.
 
-        Reads that wait, or are under way and long, fail with DBClosedError; the others are waited
-        for, which takes milliseconds.  A compaction of the engine's tables is stopped.
+        Reads that wait, or are under way and long, fail with DBClosedError; wait for the others,
+        which takes milliseconds.  Stop a compaction of the engine's tables.
         """
         self.stores.close()
         self.utxo_lookup.close()
@@ -190,11 +190,11 @@ class DB:
 
     @property
     def must_flush_utxos(self) -> bool:
-        """Whether the next flush has to be a whole one, after which history is compacted."""
+        """Whether the next flush has to be a whole one, before a history compaction."""
         return self.flusher.must_flush_utxos
 
     def assert_flushed(self, flush_data: FlushData) -> None:
-        """Assert that nothing waits to be flushed."""
+        """Assert that nothing waits for a flush."""
         self.flusher.assert_flushed(flush_data)
 
     def flush_dbs(
@@ -210,10 +210,10 @@ class DB:
         self.flusher.flush_dbs(flush_data, flush_utxos, estimate_txs_remaining)
 
     def flush_backup(self, flush_data: FlushData, touched: Iterable[bytes]) -> None:
-        """Commit that blocks down to ``flush_data.height`` were undone.
+        """Commit the undoing of blocks down to ``flush_data.height``.
 
-        ``touched`` has every script with history in an undone block.  Nothing may wait to be
-        flushed forward.
+        ``touched`` has every script with history in an undone block.  Nothing may wait for a
+        forward flush.
         """
         self.flusher.flush_backup(flush_data, touched)
 
@@ -228,11 +228,11 @@ class DB:
         self.initial_sync.end_bulk_load()
 
     def end_bulk_load_if_large(self) -> None:
-        """End bulk load of the ``utxo`` store if it is too large to be compacted at the end."""
+        """End bulk load of the ``utxo`` store if it is too large to compact at the end."""
         self.initial_sync.end_bulk_load_if_large()
 
     def write_caught_up(self) -> None:
-        """Record on disk that the chain was caught up with, unless tables are to be compacted."""
+        """Record on disk that the server caught up, unless a compaction of tables is due."""
         self.initial_sync.write_caught_up()
 
     def compact_tables(self) -> bool:
@@ -244,7 +244,7 @@ class DB:
         self.stores.stop_table_compaction()
 
     def write_compacted(self) -> None:
-        """Record on disk that the tables are compacted; if it is closed, the next start does."""
+        """Record on disk that the tables are compacted; if closed, the next start does."""
         self.initial_sync.write_compacted()
 
     # -- history compaction
@@ -261,11 +261,11 @@ class DB:
     # -- undo information and raw blocks
 
     def min_undo_height(self, max_height: int) -> int:
-        """Return the lowest height for which undo information is kept at ``max_height``."""
+        """Return the lowest height that keeps undo information at ``max_height``."""
         return self.stores.recent_blocks.lowest_height(max_height)
 
     def read_undo_info(self, height: int) -> bytes | None:
-        """Return a block's undo items, joined, or None if they are not kept.
+        """Return a block's undo items, joined, or None if they are missing.
 
         Raise DBDamagedError if they are not whole.
         """
@@ -273,7 +273,7 @@ class DB:
         return self.stores.recent_blocks.undo_info(self.stores.utxo_db, height)
 
     def read_raw_block(self, height: int) -> bytes:
-        """Return a recent raw block; FileNotFoundError if it is not kept."""
+        """Return a recent raw block; FileNotFoundError if it is missing."""
         return self.stores.recent_blocks.raw_block(height)
 
     def write_raw_block(self, block: bytes, height: int) -> None:
@@ -312,14 +312,14 @@ class DB:
     def block_tx_hashes(self, block_height: int) -> PendingRead[bytes]:
         """Return the hashes of a block's transactions, in their order, joined.
 
-        It raises DBError for a height that is not committed.
+        It raises DBError for an uncommitted height.
         """
         return self.queries.block_tx_hashes(block_height)
 
     async def tx_hashes_at_blockheight(self, block_height: int) -> list[bytes]:
         """Return the hashes of a block's transactions, in their order.
 
-        Raise DBError for a height that is not committed.
+        Raise DBError for an uncommitted height.
         """
         return await self.queries.tx_hashes_at_blockheight(block_height)
 
@@ -343,7 +343,7 @@ class DB:
         return self.utxo_lookup.rows(outpoints, spent, exact=exact)
 
     async def utxo_heights(self, outpoints: Sequence[tuple[bytes, int]]) -> list[int | None]:
-        """Return the height at which each outpoint was created, None if it is no unspent output."""
+        """Return the height of each outpoint's block, None if it is no unspent output."""
         return await self.utxo_lookup.heights(outpoints)
 
     async def lookup_utxos(
@@ -353,7 +353,7 @@ class DB:
         return await self.utxo_lookup.hashXs_and_values(prevouts)
 
     def fs_tx_hash(self, tx_num: int) -> tuple[bytes | None, int]:
-        """Return (tx hash, height) of a tx number; the hash is None if it is not committed."""
+        """Return (tx hash, height) of a tx number; the hash is None for an uncommitted one."""
         return self.utxo_lookup.tx_hash(tx_num)
 
     # -- headers
@@ -395,5 +395,5 @@ class DB:
         return self.headers.proof_hashes(length, height)
 
     async def populate_header_merkle_cache(self) -> None:
-        """Prepare header proofs; to be awaited once, when caught up."""
+        """Prepare header proofs; await it once, when caught up."""
         await self.headers.populate_merkle_cache()

@@ -1,11 +1,11 @@
 """The files in ``meta/``: headers, transaction counts, transaction hashes, recent raw blocks.
 
-Owns their names, offsets and durability.  All are indexed by position, which a key-value store
-would do at ten times the space.  They are only ever appended to, and the
-bytes beyond the committed height are overwritten later, so nothing here needs undoing.
+Owns their names, offsets and durability.  Positions index all of them, which a key-value store
+would do at ten times the space.  Flushes only ever append, and later overwrite the bytes beyond the
+committed height, so nothing here needs undoing.
 
-Every method blocks and runs in a worker thread.  Writing is done by the block processor's thread
-alone; reading may happen in any number of threads at once.
+Every method blocks and runs in a worker thread.  Only the block processor's thread writes; any
+number of threads may read at once.
 """
 
 import os
@@ -26,7 +26,7 @@ from electrumx.server.storage.shortage import is_shortage
 COUNT_LEN = 8
 #: no coin's headers are longer, in bytes; Equihash solutions of 1,344 bytes make the longest
 MAX_HEADER_LEN = 1 << 16
-#: folder in the database directory in which a backup is assembled
+#: folder in the database directory in which ``backup`` assembles a snapshot
 STAGING = "backup.staging"
 #: file in a snapshot that lists its files with their SHA-256
 MANIFEST = "manifest.json"
@@ -56,8 +56,8 @@ class HeldLogicalFile(LogicalFile):
     """A logical file whose physical files stay open.
 
     So neither reading nor writing it depends on whether a descriptor is left.  The last
-    ``max_held`` files that were opened for reading are held, and the one last written to.  Reading
-    may happen in any thread, writing in one at a time.
+    ``max_held`` files opened for reading stay open, and the one last written to.  Reading may happen
+    in any thread, writing in one at a time.
     """
 
     def __init__(self, prefix: Path, digits: int, file_size: int, max_held: int):
@@ -70,7 +70,7 @@ class HeldLogicalFile(LogicalFile):
         self.close()
 
     def close(self) -> None:
-        """Close all files; they are opened again as needed."""
+        """Close all files; they open again as needed."""
         self._held = {}
         if self._written:
             _name, file = self._written
@@ -103,7 +103,7 @@ class HeldLogicalFile(LogicalFile):
         except OSError as e:
             if not is_shortage(e):
                 raise
-        # Our other files are closed for the one that is needed now.
+        # Close our other files for the one needed now.
         self._held = {}
         return os.open(name, os.O_RDONLY)
 
@@ -127,7 +127,7 @@ class HeldLogicalFile(LogicalFile):
             yield file
             file.flush()
         except BaseException:
-            # The bytes in its buffer must not be written by a later write.
+            # A later write must not write the bytes in its buffer.
             self._written = None
             with suppress(OSError):
                 file.close()
@@ -150,7 +150,7 @@ class FlatFiles:
     #: has a few hundred of the former, and a handful of the others.
     MAX_HELD_HASHES = 64
     MAX_HELD_FILES = 8
-    #: tx hashes are written in pieces of so many bytes, about
+    #: bytes of tx hashes in each write, about
     PIECE_BYTES = 4_000_000
 
     def __init__(
@@ -171,14 +171,14 @@ class FlatFiles:
         self._retry = retry
 
     def close(self) -> None:
-        """Let go of the files held open; they are opened again as needed."""
+        """Let go of the files held open; they open again as needed."""
         for logical in (self.headers, self.tx_counts, self.hashes, self.headers_offsets):
             logical.close()
 
     def prepare(self) -> None:
         """Create what a database without any block needs.  Harmless if it is there."""
         self.folder.mkdir(exist_ok=True)
-        # Left by a server that was killed while it made a backup.
+        # Left by a kill during the making of a snapshot.
         shutil.rmtree(self.folder.parent / STAGING, ignore_errors=True)
         # From here on the directory is no longer the snapshot that it may have been.
         (self.folder.parent / MANIFEST).unlink(missing_ok=True)
@@ -284,7 +284,7 @@ class FlatFiles:
         return raw
 
     def tx_count(self, height: int) -> int:
-        """Return the record of a height, whose block is written."""
+        """Return the record of a height with a written block."""
         return int.from_bytes(self.tx_counts.read(height * COUNT_LEN, COUNT_LEN), "little")
 
     # -- transaction hashes
@@ -296,7 +296,7 @@ class FlatFiles:
     def tx_hashes(self, tx_nums: Sequence[int]) -> list[bytes]:
         """Return the hash of each transaction number.
 
-        A hash is empty where the file is too short.  Ascending numbers are read fastest.
+        A hash is empty where the file is too short.  Ascending numbers are fastest to read.
         """
         result = []
         for tx_num in tx_nums:
@@ -325,7 +325,7 @@ class FlatFiles:
         """Write consecutive blocks, ``height`` being the first, and wait for the disk.
 
         ``tx_counts`` has one LE8 cumulative count a block; ``tx_hashes`` for each block 32 bytes
-        a transaction, the first of which is numbered ``first_tx_num``.
+        a transaction, the first of which has the number ``first_tx_num``.
         """
         if headers:
             # Repeating it writes the same bytes to the same places.
@@ -376,13 +376,13 @@ class FlatFiles:
         return self.folder / f"block{height}"
 
     def read_raw_block(self, height: int) -> bytes:
-        """Return a recent raw block.  Raise FileNotFoundError if it is not kept."""
+        """Return a recent raw block.  Raise FileNotFoundError if it is missing."""
         return self.raw_block_path(height).read_bytes()
 
     def write_raw_block(self, block: bytes, height: int) -> None:
         """Keep a raw block for undoing it later.
 
-        Not synced: readers check the hash, and ask the daemon if the file is damaged.
+        Not synced: readers check the hash, and ask the daemon in place of a damaged file.
         """
         path = self.raw_block_path(height)
         self._retry(lambda: _write_bytes(path, block), f"writing {path.name}")
@@ -393,7 +393,7 @@ class FlatFiles:
             self.raw_block_path(height).unlink(missing_ok=True)
 
     def raw_block_heights(self) -> list[int]:
-        """Return the heights whose raw blocks are kept, in no order."""
+        """Return the heights with raw blocks, in no order."""
         return [
             int(path.name[5:]) for path in self.folder.glob("block*") if path.name[5:].isdigit()
         ]

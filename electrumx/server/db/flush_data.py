@@ -8,7 +8,7 @@ from electrumx.server.history.store import PendingHistory
 
 
 class Adds(Protocol):
-    """UTXOs that wait to be written."""
+    """UTXOs that wait for their write."""
 
     def __len__(self) -> int:
         """Return how many UTXOs there are."""
@@ -21,7 +21,7 @@ class Adds(Protocol):
 
 
 class Deletes(Protocol):
-    """Rows that wait to be deleted."""
+    """Rows that wait for their deletion."""
 
     def __len__(self) -> int:
         """Return how many rows there are: two for each UTXO."""
@@ -35,7 +35,7 @@ class Deletes(Protocol):
 
 @dataclass(slots=True)
 class FlushData:
-    """Blocks that are indexed but not on disk; the flush empties the collections."""
+    """Indexed blocks that are not on disk; the flush empties the collections."""
 
     height: int
     tx_count: int

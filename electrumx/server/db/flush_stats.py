@@ -12,7 +12,7 @@ from electrumx.server.runtime.histogram import Histogram
 # Upper bounds of the durations of a phase, in seconds.
 FLUSH_SECS = (0.05, 0.5, 1, 5, 30, 120)
 PHASES = ("files", "history", "utxo")
-# Flushes that are remembered.
+# Flushes to remember.
 RECENT_FLUSHES = 20
 
 

@@ -6,29 +6,29 @@ Order of writes
 ===============
 
 Three things must agree: the flat files, the ``hist`` store and the ``utxo`` store with the state
-row.  Each batch is atomic and synced, but nothing spans two of them, so a process can be killed,
-or the power fail, between any two steps.  The state row decides what is true; the other two may
+row.  Each batch is atomic and synced, but nothing spans two of them, so a kill of the process or a
+power failure may come between any two steps.  The state row decides what is true; the other two may
 run ahead of it, never behind.
 
 **Forward** (:meth:`Flusher.flush_dbs`)
 
 1. Flat files: headers, of coins whose headers vary in length also their offsets, tx counts and tx
-   hashes are appended and synced, with their folder where a
-   file is new.  *A kill after this* leaves bytes beyond the committed height, which are not
-   read, and the next flush overwrites them.
+   hashes are appended and synced, with their folder where a file is new.  *A kill after this* leaves
+   bytes beyond the committed height, which nothing reads, and the next flush overwrites them.
 2. History: the flush journal notes the touched scripts, unless the database is empty so far; then
-   batches of rows with the new flush id, and in the first one the store's own flush count.  *A kill after this* leaves ``flush_count > utxo_flush_count``; opening deletes the orphaned rows, those
+   batches of rows with the new flush id, and in the first one the store's own flush count.  *A kill
+   after this* leaves ``flush_count > utxo_flush_count``; opening deletes the orphaned rows, those
    above the latter (:meth:`History.clear_excess`).
 3. UTXO store: one batch of deletes, UTXOs, undo rows and the state row with the new height and
    ``utxo_flush_count := flush_count``.  When it is there, the flush happened.
 
 Flushes do not overlap.  During the initial sync the block processor indexes more blocks in memory
 while a flush writes a frozen batch.  To the disk that makes no difference: of the changes of the
-later blocks nothing is written (but raw blocks, whose headers are checked when they are read)
-before the flush has ended, and every other write to a store waits for that.  A UTXO that the flush
-is writing and a later block spends is deleted by the next flush.
+later blocks nothing reaches it (but raw blocks, whose readers check the headers) before the flush
+has ended, and every other write to a store waits for that.  The next flush deletes a UTXO that the
+flush is writing and a later block spends.
 
-During the initial sync history may be flushed alone: step 3 then writes the state row with the old
+During the initial sync a flush may write history alone: step 3 then writes the state row with the old
 height and count, so a kill costs the work since the last full flush.
 
 **Backward** (:meth:`Flusher.flush_backup`, for at most 50 undone blocks), with F the flush count,
@@ -38,17 +38,17 @@ equal on both sides because a full flush precedes every reorganisation:
 2. History: entries of undone transactions leave their rows and are *staged*, in order, in
    rows of flush id F + 1; ``flush_count := F + 1``.
 3. UTXO store: UTXOs and the state row at the lower height, ``utxo_flush_count := F``.
-4. History: those rows are deleted; ``flush_count := F``.
+4. History: the deletion of those rows; ``flush_count := F``.
 
-*A kill after 1*: the history count is below the other one, which is tolerated, and all data is the
-old tip's.  *After 2*: the counts agree and each script's rows, read in order, have the entries that
+*A kill after 1*: the history count is below the other one, which opening tolerates, and all data is
+the old tip's.  *After 2*: the counts agree and each script's rows, read in order, have the entries that
 they had.  *After 3*: the history count F + 1 exceeds F, so the ordinary deletion of orphaned rows
 deletes exactly those rows, in this program as in every ElectrumX that knows this layout.
 *After 4*: done.  So no recovery code of its own is needed.
 
 Heights in memory: ``db_height <= fs_height <= the processor's height`` at rest.  Readers map
-a tx number to a height through ``tx_counts``; while blocks are undone that array is shortened only
-after ``db_height`` has fallen, so a reader in between finds heights above ``db_height``, which
+a tx number to a height through ``tx_counts``; undoing blocks shortens that array only after
+``db_height`` has fallen, so a reader in between finds heights above ``db_height``, which
 means that it raced a reorganisation, and reads again.
 """
 
@@ -68,7 +68,7 @@ from electrumx.server.storage.schema import HASH_LEN, MAX_FLUSH_ID, STATE_KEY, u
 
 
 class Flusher:
-    """Writes to open stores; ``header_mc`` is shortened when blocks are undone.
+    """Writes to open stores; undoing blocks shortens ``header_mc``.
 
     ``write_files``, ``write_history`` and ``write_utxos`` are the steps of a forward flush, each
     durable when it returns; ``put_utxos`` adds the UTXOs of a flush, in either direction, to a batch.
@@ -84,7 +84,7 @@ class Flusher:
     # -- flushing forward
 
     def assert_flushed(self, flush_data: FlushData) -> None:
-        """Assert that nothing waits to be flushed."""
+        """Assert that nothing waits for a flush."""
         stores = self._stores
         state = stores.state
         assert flush_data.tx_count == stores.fs_tx_count == state.tx_count
@@ -112,8 +112,8 @@ class Flusher:
             self.assert_flushed(flush_data)
             return
         start = time.monotonic()
-        # Flush ids end at 65,535.  The last ones are kept for flushes that make both stores agree,
-        # without which the history cannot be compacted.
+        # Flush ids end at 65,535.  The last ones are for flushes that make both stores agree, without
+        # which a history compaction is impossible.
         hold = self.must_flush_utxos
         prior_flush, prior_tx_count = stores.last_timed, stores.fs_tx_count
         marks = [start]
@@ -142,7 +142,7 @@ class Flusher:
 
     @property
     def must_flush_utxos(self) -> bool:
-        """Whether the next flush has to be a whole one, after which history is compacted."""
+        """Whether the next flush has to be a whole one, before a history compaction."""
         return self._history.flush_count >= self._history.HOLD_FLUSH_COUNT
 
     def _log_speed(
@@ -215,7 +215,7 @@ class Flusher:
             flush_data.adds.clear()
             flush_data.deletes.clear()
             flush_data.undo_infos.clear()
-        # Written once more, unsynced, so that the time the commit took is counted.
+        # Written once more, unsynced, so that it counts the time the commit took.
         stores.state = stores.timed(state)
 
     def put_utxos(self, batch: WriteBatch, flush_data: FlushData) -> None:
@@ -236,10 +236,10 @@ class Flusher:
     # -- flushing backward
 
     def flush_backup(self, flush_data: FlushData, touched: Iterable[bytes]) -> None:
-        """Commit that blocks down to ``flush_data.height`` were undone.
+        """Commit the undoing of blocks down to ``flush_data.height``.
 
-        ``touched`` has every script with history in an undone block.  Nothing may wait to be
-        flushed forward.  The module's docstring explains why the order of the writes is safe.
+        ``touched`` has every script with history in an undone block.  Nothing may wait for a
+        forward flush.  The module's docstring explains why the order of the writes is safe.
         """
         with self._stores.committing():
             self._commit_backup(flush_data, touched)

@@ -1,17 +1,17 @@
 """Restores history that another server removed in a reorganisation that it did not finish.
 
-Runs in: the worker thread that opens the database, before orphaned history rows are deleted.
+Runs in: the worker thread that opens the database, before it deletes orphaned history rows.
 
 ElectrumX 1.15 and the e-x versions up to 1.20 undo blocks by removing the history first and
 committing the UTXOs second.  Killed in between, they leave the UTXOs at the old tip without the
-history of the blocks that were being undone; if the daemon is back on its old branch by then,
+history of the blocks that they were undoing; if the daemon is back on its old branch by then,
 nothing undoes those blocks any more, and the entries are lost.  (Our own order of writes has no
 such instant: see ``flusher``.)
 
 Such a database has a history count that is one above the count in the ``utxo`` store, and no row
 with that id.  An interrupted flush of blocks that touched no script looks the same; then nothing is
-missing and nothing is changed.  The scripts that the top blocks touched are computed again, from
-the raw blocks and the undo information, and missing entries are appended to each script's last row:
+missing and nothing changes.  The repair computes the scripts that the top blocks touched again, from
+the raw blocks and the undo information, and appends missing entries to each script's last row:
 for 50 heights at most, the number that those servers undo at once, and for none without undo
 information, without which they could not have undone it.
 """
@@ -156,7 +156,7 @@ class CutHistory:
     def _hashXs_by_tx(self, height: int, block: Block) -> list[set[bytes]] | None:
         """Return the scripts each transaction touched; None if the undo row is of another block.
 
-        Rows of an abandoned branch stay until their height is written again, and a server that was
+        Rows of an abandoned branch stay until the next write of their height, and a server that was
         far behind does not write them.
         """
         undo_info = self.utxo_db.get(undo_key(height)) or b""
@@ -197,7 +197,7 @@ class CutHistory:
     # -- blocks
 
     def _blocks(self, heights: list[int]) -> list[Block]:
-        """Return the blocks of these heights, from disk or, where one is damaged, the daemon."""
+        """Return the blocks of these heights, from disk or, for a damaged one, the daemon."""
         coin, read_raw = self.coin, self.files.read_raw_block
         hashes = {h: coin.header_hash(self.files.read_headers(h, 1)) for h in heights}
         found = {h: stored_block(coin, read_raw, h, hashes[h]) for h in heights}

@@ -1,7 +1,7 @@
 """Headers for clients and peers: a cache of chunks, and the proofs.
 
-The ``async`` methods are called on the event loop; threads of the :class:`ReadPool` read.  After a
-reorganisation, which ``backup_count`` shows, nothing cached is used.
+The ``async`` methods run on the event loop; threads of the :class:`ReadPool` read.  After a
+reorganisation, which ``backup_count`` shows, they use nothing cached.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ Chunks = list[tuple[int, list[bytes]]]
 #: run a read in a thread, again if a reorganisation came between
 SteadyRead = Callable[[Callable[[bool], Chunks]], PendingRead[Chunks]]
 
-#: headers read and cached together, and the bytes of them that are cached
+#: headers read and cached together, and the bytes of them in the cache
 HEADER_CHUNK = 256
 HEADER_CACHE_BYTES = 4_000_000
-#: chunks that are assembled at most: more are read apart, and not cached
+#: chunks to assemble at most: more are read apart, and not cached
 MAX_CHUNKS = 16
 
 
@@ -47,7 +47,7 @@ class Headers:
         self.merkle_cache = MerkleCache(Merkle(), self.block_hashes)
 
     def cached_header(self, height: int) -> bytes | None:
-        """Return the header of a height if it is cached; does not block."""
+        """Return the header of a height from the cache, or None; does not block."""
         if self._chunks.generation != self._stores.backup_count:
             self.forget()
         if not 0 <= height <= self._stores.state.height:
@@ -88,7 +88,7 @@ class Headers:
         return found
 
     async def load(self, start_height: int, count: int) -> None:
-        """Read headers of committed heights that are not cached."""
+        """Read uncached headers of committed heights."""
         first, last = start_height // HEADER_CHUNK, (start_height + count - 1) // HEADER_CHUNK
         backups = self._stores.backup_count
         end = start_height + count
@@ -166,7 +166,7 @@ class Headers:
         return await self.merkle_cache.branch_and_root(length, height)
 
     async def branch_and_root_uncached(self, length: int, height: int) -> tuple[list[bytes], bytes]:
-        """Return the same before the cache is populated: every header is hashed, in a thread."""
+        """Return the same before the cache is populated: a thread hashes every header."""
         hashes = await self.block_hashes(0, length)
         return await asyncio.to_thread(Merkle().branch_and_root, hashes, height)
 
@@ -175,7 +175,7 @@ class Headers:
         return self.merkle_cache.hashes_needed(length, height)
 
     async def populate_merkle_cache(self) -> None:
-        """Prepare header proofs; to be awaited when caught up, or before that once."""
+        """Prepare header proofs; await it when caught up, or before that once."""
         stores = self._stores
         if self.merkle_cache.initialized.is_set():
             return

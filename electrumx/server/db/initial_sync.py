@@ -3,8 +3,8 @@
 Owns when the stores go from an engine's options for bulk load to those for being in use, and the
 compaction of the tables that the flushes of the initial sync left behind.
 
-On disk the initial sync lasts until that is done: only then does the state row record it.  A server
-that is stopped before, or killed, has the next one begin where it was, in bulk load; if there are
+On disk the initial sync lasts until the end of that: only then does the state row record it.  After
+a stop before that, or a kill, the next server begins where the last was, in bulk load; if there are
 no blocks left to index, it compacts right away.  Compacting twice does no harm, and changes no row.
 """
 
@@ -24,10 +24,10 @@ class InitialSync:
         self._logger = logger
 
     def end_bulk_load(self) -> None:
-        """Go on with the engine's options for a store in use: the chain was caught up with.
+        """Go on with the engine's options for a store in use, after catching up with the chain.
 
-        The flush that follows records it.  Call it when nothing is written; reads are waited for,
-        or wait.
+        The flush that follows records it.  Call it while no write runs; it waits for reads, or
+        they wait.
         """
         stores = self._stores
         assert stores.utxo_db
@@ -40,7 +40,7 @@ class InitialSync:
         stores.leave_initial_sync(tables_due=due)
 
     def end_bulk_load_if_large(self) -> None:
-        """End bulk load of the ``utxo`` store if it is too large to be compacted at the end."""
+        """End bulk load of the ``utxo`` store if it is too large to compact at the end."""
         store = self._stores.utxo_db
         assert store
         if store.bulk_loading and store.table_bytes > store.COMPACT_BYTES:
@@ -48,7 +48,7 @@ class InitialSync:
                 store.end_bulk_load()
 
     def write_caught_up(self) -> None:
-        """Record on disk that the chain was caught up with, unless tables are to be compacted."""
+        """Record on disk that the server caught up, unless a compaction of tables is due."""
         self._stores.leave_initial_sync(tables_due=self._stores.tables_due)
         self._stores.write_state()
         fault_point("caught up: state written")
@@ -56,7 +56,7 @@ class InitialSync:
     def compact_tables(self) -> bool:
         """Compact the tables that many flushes of an initial sync left, if they are not too large.
 
-        With a small cache, UTXOs that were written and then spent are nearly half of the store.
+        With a small cache, UTXOs written and then spent are nearly half of the store.
         Runs in a thread, beside readers and flushes; closing the stores ends it.  A kill at any
         instant is harmless: an engine exchanges tables when the new ones are whole.
 
@@ -91,7 +91,7 @@ class InitialSync:
             return store is not None and store.compact()
 
     def write_compacted(self) -> None:
-        """Record on disk that the tables are compacted; if it is closed, the next start does."""
+        """Record on disk that the tables are compacted; if closed, the next start does."""
         if self._stores.utxo_db:
             self._stores.write_state()
             fault_point("caught up: merging recorded")

@@ -1,6 +1,6 @@
 """Reads for clients: histories, UTXOs, balances, and the transactions of a block.
 
-The ``async`` methods, and those that return a ``PendingRead``, are called on the event loop;
+The ``async`` methods, and those that return a ``PendingRead``, run on the event loop;
 threads of the :class:`~electrumx.server.db.read_pool.ReadPool` read, concurrently with a flush.
 
 What a read sees
@@ -9,13 +9,13 @@ What a read sees
 An iterator over a store is a snapshot, flat files only grow, and the committed state is one object;
 but a read uses several of them, and a flush or a reorganisation may come between.
 
-- *History* is written before the state row: entries of transactions that the state, looked at
-  after the read, does not count are left out.
-- *UTXOs* are written in the same batch as the state row, and the state in memory follows at once:
-  a UTXO of a transaction that it does not count yet makes the read be repeated.
-- *A reorganisation* changes ``backup_count``: a read during which it changed is repeated.  A cached
-  result is valid as long as that count is the same.
-- ``commit_seq`` is odd while UTXOs and state are being written, and grows with each time.  A read
+- *History* reaches the disk before the state row: a read leaves out entries of transactions that the
+  state, looked at after it, does not count.
+- *UTXOs* are in the same batch as the state row, and the state in memory follows at once: a UTXO of
+  a transaction that it does not count yet makes the pool repeat the read.
+- *A reorganisation* changes ``backup_count``: the pool repeats a read during which it changed.  A
+  cached result is valid as long as that count is the same.
+- ``commit_seq`` is odd during a write of UTXOs and state, and grows with each time.  A read
   during which it was even and stayed the same has raced nothing: an invalid row is damage, and the
   read fails with DBDamagedError, which names the row.
 """
@@ -47,7 +47,7 @@ SMALL_HISTORY_BYTES = 2_000 * TXNUM_LEN
 SMALL_UTXOS = 1_000
 #: bytes of a ``u`` row, key and value
 UTXO_ROW_LEN = UTXO_KEY_LEN + VALUE_LEN
-#: hashX, bytes of numbers at most, number before the first, whether so many are only counted
+#: hashX, bytes of numbers at most, number before the first, whether only to count so many
 WantedHistory = tuple[bytes, int | None, int, bool]
 
 
@@ -60,7 +60,7 @@ class PackedHistory(NamedTuple):
     last_tx_num: int
     #: of the database when it was read
     backup_count: int
-    #: whether there are as many as were asked for, or more, and only their numbers were read
+    #: whether there are as many as wanted, or more, and the read returned only their numbers
     only_counted: bool = False
 
 
@@ -126,7 +126,7 @@ class Queries:
     def _read_histories(
         self, wanted: list[WantedHistory], bounded: bool
     ) -> list[PackedHistory | ReadStatus]:
-        """Return the histories that are wanted."""
+        """Return the wanted histories."""
         stores = self._stores
         backups, seq = stores.backup_count, stores.commit_seq
         rows = self._history_rows(wanted, bounded)
@@ -151,7 +151,7 @@ class Queries:
                 files.hashes_per_file,
             )
         except (ValueError, struct_error):
-            # In a batch each is read again alone.
+            # The pool reads each of a batch again alone.
             for hashX, *_rest in wanted:
                 self._refuse_damaged_history(hashX, seq)
             raise
@@ -177,11 +177,11 @@ class Queries:
         return result
 
     def _raced_since(self, seq: int) -> bool:
-        """Return whether something was committed or undone since ``commit_seq`` was ``seq``."""
+        """Return whether a commit or a reorg came since ``commit_seq`` was ``seq``."""
         return bool(seq & 1) or seq != self._stores.commit_seq
 
     def _refuse_damaged_history(self, hashX: bytes, seq: int) -> None:
-        """Raise DBDamagedError if a row of a script's history is damaged, and nothing was raced.
+        """Raise DBDamagedError for a damaged row of a script's history, if the read raced nothing.
 
         Flat files come first in a flush, so they have every transaction that a row may name.
         """
@@ -195,7 +195,7 @@ class Queries:
             raise stores.damage_log.error(fault)
 
     def _history_rows(self, wanted: list[WantedHistory], bounded: bool) -> list[bytes]:
-        """Return the numbers of each that is wanted; of long ones, if bounded, too many."""
+        """Return the numbers of each wanted history; of long ones, if bounded, too many."""
         history = self._stores.history
         small = SMALL_HISTORY_BYTES + TXNUM_LEN
         if not bounded:
@@ -252,7 +252,7 @@ class Queries:
         return results if backups == stores.backup_count else [RACED] * len(hashXs)
 
     def _refuse_damaged_utxos(self, rows: wire_rows.UTXORows, seq: int) -> None:
-        """Raise DBDamagedError if one of a script's rows is damaged, and nothing was raced."""
+        """Raise DBDamagedError for a damaged row of a script, if the read raced nothing."""
         if self._raced_since(seq):
             return
         stores = self._stores
@@ -310,7 +310,7 @@ class Queries:
     def block_tx_hashes(self, block_height: int) -> PendingRead[bytes]:
         """Return the hashes of a block's transactions, in their order, joined.
 
-        It raises DBError for a height that is not committed.
+        It raises DBError for an uncommitted height.
         """
         stores = self._stores
 
@@ -333,7 +333,7 @@ class Queries:
     async def tx_hashes_at_blockheight(self, block_height: int) -> list[bytes]:
         """Return the hashes of a block's transactions, in their order.
 
-        Raise DBError for a height that is not committed.
+        Raise DBError for an uncommitted height.
         """
         raw = await self.block_tx_hashes(block_height)
         return [raw[n : n + HASH_LEN] for n in range(0, len(raw), HASH_LEN)]

@@ -1,6 +1,6 @@
 """Raw blocks of the chain, checked: from disk, or else from the daemon.
 
-A raw block on disk is not synced, and a daemon may be wrong; so either is used only if it parses
+A raw block on disk is not synced, and a daemon may be wrong; so either counts only if it parses
 and has the hash of the header on file.  Runs in: worker threads.
 """
 

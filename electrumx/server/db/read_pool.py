@@ -5,16 +5,16 @@ read.  So the reads asked for in one turn of the event loop, or while a job is u
 *one* job, whose results come back with one wake-up.  A second job begins beside the first only if
 that is overdue: then it waits for the disk, and others should not wait for it.
 
-Reads of one kind are *batched*: one call makes all that are in a job, so that the work that is the
-same for each, as making an iterator over a store, is done once.
+Reads of one kind are *batched*: one call makes all in a job, so that the work that is the same for
+each, as making an iterator over a store, happens once.
 
-Work that grows with the length of an address's history must not delay the small reads.  A read
-is first tried within a bound; if it returns ``TOO_MUCH`` it is repeated as a job of its own, in
-other threads.  One that returns ``RACED`` met a reorganisation, and is repeated a moment later; the
-pauses grow, and after a minute it fails.
+Work that grows with the length of an address's history must not delay the small reads.  The pool
+first tries a read within a bound; if it returns ``TOO_MUCH`` the pool repeats it as a job of its
+own, in other threads.  One that returns ``RACED`` met a reorganisation, and the pool repeats it a
+moment later; the pauses grow, and after a minute it fails.
 
-A job enters the database's gate once, so that no store is closed while it is read (``gate``); when
-the database is closed, the reads that wait fail with ``DBClosedError``.
+A job enters the database's gate once, so that no store closes during a read of it (``gate``); when
+the database closes, the reads that wait fail with ``DBClosedError``.
 
 The queue belongs to the event loop; the functions given run in the threads.
 """
@@ -40,7 +40,7 @@ class ReadStatus(Enum):
 
     #: there is more than a small read may take; see :meth:`ReadPool.read`
     TOO_MUCH = 1
-    #: the chain was reorganised during the read
+    #: a reorganisation came during the read
     RACED = 2
 
 
@@ -53,23 +53,23 @@ JOB_READS = 64
 SMALL_JOBS = 4
 #: large reads at once
 LARGE_JOBS = 2
-#: after which a job is taken to wait for the disk, in seconds
+#: after which a job counts as waiting for the disk, in seconds
 OVERDUE_SECS = 0.003
-#: how long results are given to callbacks before yielding to the event loop, in seconds
+#: how long callbacks get results before yielding to the event loop, in seconds
 SLICE_SECS = 0.002
-#: before a read that met a reorganisation is repeated, in seconds: at first, and at most
+#: before repeating a read that met a reorganisation, in seconds: at first, and at most
 RETRY_SECS = 0.05
 MAX_RETRY_SECS = 2.0
 #: repetitions after which it fails: about a minute
 MAX_RETRIES = 35
-#: before it is tried again to start a thread, in seconds
+#: before trying again to start a thread, in seconds
 THREAD_RETRY_SECS = 1.0
 #: between two log lines on such reads, in seconds
 RETRY_LOG_SECS = 10.0
 
 
 class PendingRead(EagerFuture[T]):
-    """A requested read; it is made even if nothing waits for it any more."""
+    """A requested read; it runs even if nothing waits for it any more."""
 
     __slots__ = ("argument", "batch", "bounded", "retries")
 
@@ -124,7 +124,7 @@ def _alone(read: PendingRead[Any], explain: Callable[[Exception], Exception]) ->
     try:
         return read.batch([read.argument], read.bounded)[0], None
     except DBClosedError as e:
-        # Its frames hold iterators, which must be gone when the store is closed.
+        # Its frames hold iterators, which must be gone when the store closes.
         return None, explain(e.with_traceback(None))
     except Exception as e:
         return None, explain(e)
@@ -144,7 +144,7 @@ class ReadPool:
         self._gate = gate or StoreGate()
         self._explain = explain
         self._next_retry_log = self._next_thread_log = 0.0
-        # Everything else belongs to one loop, and is made by the first read on it.
+        # Everything else belongs to one loop, whose first read makes it.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: list[PendingRead[Any]] = []
 
@@ -152,7 +152,7 @@ class ReadPool:
         self._loop = loop
         self._waiting = []
         self._running = 0
-        # Whether a job is scheduled, and whether a check that the last one is not overdue is
+        # Whether a job is scheduled, and whether a check for an overdue last one is
         self._due = self._watched = False
         self._last_begun = 0.0  # the loop's time
         self._small = ReaderThreads(SMALL_JOBS, "small-reads")
@@ -167,7 +167,7 @@ class ReadPool:
         """Call ``function(bounded)`` in a thread, soon; return its future.
 
         With ``bounded`` true the function must not take much longer than a millisecond, but may
-        return TOO_MUCH, and is then called once more with false.
+        return TOO_MUCH; then the pool calls it once more with false.
         """
         return self.join(_each, function)
 
@@ -222,7 +222,7 @@ class ReadPool:
         try:
             pool.submit(self._run, self._loop, pool is self._small, job)
         except RuntimeError:
-            # No thread could be started.  The job is queued; the threads that there are do it.
+            # Starting a thread failed.  The job is queued; the threads that there are do it.
             if self._loop.time() >= self._next_thread_log:
                 self._next_thread_log = self._loop.time() + RETRY_LOG_SECS
                 self._logger.warning("too few threads: reads of the database may have to wait")
@@ -248,14 +248,14 @@ class ReadPool:
             try:
                 results = _results(job, self._explain)
             except Exception as e:
-                # None waits indefinitely, and the job is not taken for one that runs.
+                # None waits indefinitely, and the job does not count as running.
                 results = [(None, e)] * len(job)
             finally:
                 self._gate.leave()
         try:
             loop.call_soon_threadsafe(self._deliver, small, job, results)
         except RuntimeError:
-            # The loop was closed: nothing waits for the results.
+            # The loop is closed: nothing waits for the results.
             return
 
     def _deliver(self, small: bool, job: list[PendingRead[Any]], results: list[Result]) -> None:

@@ -5,11 +5,11 @@ that takes a job hands on to the next thread, which wakes and finds the queue em
 future, which nothing uses here.  A request that waits alone for the database takes 0.88 to 0.91 of the
 processor time this way (``benchmarks/pairs.py``, "cold, lone").
 
-Each thread waits for a lock of its own.  The one that became idle last is woken first, as its stack
-is still in the processor's cache.  Threads are started when they are first needed, and end with the
-object, or when the process does: then running jobs are waited for, and queued ones dropped.
+Each thread waits for a lock of its own.  The one that became idle last wakes first, as its stack is
+still in the processor's cache.  Threads start when first needed, and end with the object, or when
+the process does: then it waits for running jobs, and drops queued ones.
 
-Jobs are submitted on the event loop, or in any other thread.
+The event loop, or any other thread, submits jobs.
 """
 
 import atexit
@@ -32,7 +32,7 @@ class _Jobs:
     """The state that an object and its threads share: they do not keep the object alive."""
 
     def __init__(self) -> None:
-        # Reentrant, as the object may be collected, which stops the threads, anywhere
+        # Reentrant, as the collection of the object, which stops the threads, may come anywhere
         self.lock = threading.RLock()
         #: those that no thread has taken, as all are busy
         self.queue: deque[Job] = deque()
@@ -54,7 +54,7 @@ class _Worker(threading.Thread):
     """A thread."""
 
     def __init__(self, jobs: _Jobs, name: str, job: Job) -> None:
-        # A daemon, as those that wait are stopped only after Python has joined all others
+        # A daemon, as those that wait stop only after Python has joined all others
         super().__init__(name=name, daemon=True)
         self.jobs = jobs
         self._job: Job | None = job
@@ -72,15 +72,15 @@ class _Worker(threading.Thread):
             try:
                 job[0](*job[1:])
             except BaseException:
-                # Whatever it is: a thread that ended here would not be replaced.
+                # Whatever it is: nothing would replace a thread that ended here.
                 _logger.exception("a job failed")
-            # Not kept while waiting: it has an object that would never be collected.
+            # Not kept while waiting: Python would never collect the object that it has.
             job = None
             if self._take_next():
                 self._woken.acquire()
 
     def _take_next(self) -> bool:
-        """Take the next job, None at the end; return whether it is to be waited for."""
+        """Take the next job, None at the end; return whether to wait for it."""
         jobs = self.jobs
         with jobs.lock:
             if jobs.queue:
@@ -106,7 +106,7 @@ class ReaderThreads:
     def submit(self, function: Callable[..., object], /, *args: object) -> None:
         """Call ``function(*args)`` in a thread.
 
-        RuntimeError if no thread can be started: the job is queued, see ``start_thread``.
+        RuntimeError if no thread can start: the job is queued, see ``start_thread``.
         """
         jobs, job = self._jobs, (function, *args)
         with jobs.lock:
@@ -118,7 +118,7 @@ class ReaderThreads:
         worker.wake(job)
 
     def idle(self) -> list[threading.Thread]:
-        """Return the threads that wait for a job, the one to be woken next at the end."""
+        """Return the threads that wait for a job, the next to wake at the end."""
         with self._jobs.lock:
             return list(self._jobs.idle)
 
@@ -130,14 +130,14 @@ class ReaderThreads:
                 return
             worker = _Worker(jobs, f"{self._name}_{self._started}", jobs.queue[0])
             worker.start()
-            # The lock is held: no other thread has taken the job in the meantime.
+            # Under the lock: no other thread has taken the job in the meantime.
             jobs.queue.popleft()
             self._started += 1
             _workers.add(worker)
 
 
 def _end_all() -> None:
-    """End all threads: none may be inside an engine when the interpreter is taken down."""
+    """End all threads: none may be inside an engine when the interpreter shuts down."""
     workers = list(_workers)
     for worker in workers:
         worker.jobs.stop()

@@ -29,11 +29,11 @@ class RecentBlocks:
         self._floor = 0
 
     def lowest_height(self, tip_height: int) -> int:
-        """Return the lowest height for which undo rows are kept; it may be negative."""
+        """Return the lowest height that keeps undo rows; it may be negative."""
         return tip_height - self._reorg_limit + 1
 
     def undo_info(self, utxo_db: Storage, height: int) -> bytes | None:
-        """Return a block's undo items, joined, or None if they are not kept.
+        """Return a block's undo items, joined, or None if they are missing.
 
         Raise DBDamagedError if they are not whole.
         """
@@ -74,7 +74,7 @@ class RecentBlocks:
             self._logger.info(f"deleted {len(stale):,d} stale block files")
 
     def raw_block(self, height: int) -> bytes:
-        """Return a raw block; FileNotFoundError if it is not kept."""
+        """Return a raw block; FileNotFoundError if it is missing."""
         return self._files.read_raw_block(height)
 
     def write_raw_block(self, block: bytes, height: int) -> None:

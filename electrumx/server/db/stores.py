@@ -1,11 +1,11 @@
 """The committed state, and its storage: the two key-value stores and the flat files.
 
 Owns the state (height, tip, transaction count), the ``utxo`` store, the flat files and, through
-:class:`History`, the ``hist`` store: how they are opened, checked, repaired after a kill, and closed,
-and the history compaction that is under way.  ``flusher`` decides the order of the writes.
+:class:`History`, the ``hist`` store: their opening, checks, repair after a kill, and closing, and
+the history compaction under way.  ``flusher`` decides the order of the writes.
 
-Writing runs in a worker thread with the block processor's state lock held, or while the database is
-opened, before anything else uses it.
+Writing runs in a worker thread with the block processor's state lock held, or during the opening of
+the database, before anything else uses it.
 """
 
 import os
@@ -56,9 +56,9 @@ _LE8 = Struct("<Q")
 
 
 class Stores:
-    """The database in ``db_dir``; closed until one of the ``open_…`` methods is called.
+    """The database in ``db_dir``; closed until the first call of an ``open_…`` method.
 
-    ``engine`` is the class of both key-value stores; undo rows of ``reorg_limit`` blocks are kept.
+    ``engine`` is the class of both key-value stores; undo rows of ``reorg_limit`` blocks stay.
     """
 
     DB_VERSIONS = [*OLD_VERSIONS, DB_VERSION]
@@ -77,7 +77,7 @@ class Stores:
         self.engine = engine
         self.tuning = tuning or Tuning()
         self.coin = coin
-        #: to be entered to read the stores or the flat files without the state lock
+        #: enter it to read the stores or the flat files without the state lock
         self.gate = StoreGate(is_open=False)
         #: repeats writes that a shortage of descriptors or memory made fail
         self.patience = Patience(logger)
@@ -101,7 +101,7 @@ class Stores:
         self.tx_counts: array[int] = array("Q")
         #: number of times that committed blocks were undone
         self.backup_count = 0
-        #: odd while UTXOs and state are being written; see ``queries``
+        #: odd during a write of UTXOs and state; see ``queries``
         self.commit_seq = 0
         #: whether the stores were last opened for the initial sync
         self.opened_in_initial_sync = False
@@ -121,7 +121,7 @@ class Stores:
     # -- opening and closing
 
     def open_for_sync(self, fetch_blocks: FetchBlocks | None = None) -> None:
-        """Open the database for fast indexing.  Raise DBError if it cannot be used.
+        """Open the database for fast indexing.  Raise DBError if it is unusable.
 
         ``fetch_blocks`` asks the daemon for raw blocks by their display hashes, blocking; a repair
         may need them.
@@ -154,7 +154,7 @@ class Stores:
         self._open(for_sync=True, compacting=True)
 
     def open_for_serving(self) -> None:
-        """Open the database for serving clients; one that is open is re-opened if it is large."""
+        """Open the database for serving clients; re-open one that is open, if it is large."""
         if not self.utxo_db:
             self._open(for_sync=False)
         elif self._stores_are_small():
@@ -212,7 +212,7 @@ class Stores:
             self.files.check_lengths(self.state.height, self.state.tx_count)
             self._open_history(for_sync, compacting)
             if self.state.height < 0:
-                # The folders' own entries, without which all that is synced below them is lost.
+                # The folders' own entries, without which a crash loses all synced files below them.
                 util.sync_directory(self.db_dir)
             fault_point("open: history store opened")
             if for_sync and not compacting and self.state.first_sync:
@@ -230,12 +230,12 @@ class Stores:
             self.raise_explained(e)
 
     def _has_blocks(self) -> bool:
-        """Return whether the ``utxo`` store, which is closed, is there and has a block."""
+        """Return whether the closed ``utxo`` store is there and has a block."""
         raw = self._row_of_closed("utxo", STATE_KEY)
         return raw is not None and CommittedState.parse(raw).height >= 0
 
     def _flush_count(self) -> int:
-        """Return the flush count of the ``hist`` store, which is closed; 0 if it is missing."""
+        """Return the flush count of the closed ``hist`` store; 0 if it is missing."""
         raw = self._row_of_closed("hist", HIST_STATE_KEY)
         return HistState.parse(raw).flush_count if raw else 0
 
@@ -331,7 +331,7 @@ class Stores:
         self.state = state
 
     def _note_tokens(self) -> None:
-        """Note from which height on the blocks' tokens are indexed, if the coin has any."""
+        """Note the first height with indexed tokens, if the coin has any."""
         activation = self.coin.TOKENS_ACTIVATION
         if activation == NEVER or self.state.tokens_from is not None:
             return
@@ -420,10 +420,10 @@ class Stores:
             )
 
     def close(self) -> None:
-        """Close both stores; harmless if they are closed.
+        """Close both stores; harmless when already closed.
 
-        Reads that wait, or are under way and long, fail with DBClosedError; the others are waited
-        for, which takes milliseconds.  A compaction of the engine's tables is stopped.
+        Reads that wait, or are under way and long, fail with DBClosedError; wait for the others,
+        which takes milliseconds.  Stop a compaction of the engine's tables.
         """
         self.gate.begin_closing()
         self.stop_table_compaction()
@@ -453,7 +453,7 @@ class Stores:
 
     @contextmanager
     def committing(self) -> Iterator[None]:
-        """Mark UTXOs and state as being written, for readers, for the length of a block."""
+        """Mark a write of UTXOs and state, for readers, for the length of a block."""
         self.commit_seq += 1
         try:
             yield
@@ -553,7 +553,7 @@ class Stores:
             self.compact_now()
 
     def compact_now(self) -> None:
-        """Compact the history, or finish a compaction, while nothing is flushed."""
+        """Compact the history, or finish a compaction, while no flush runs."""
         self._logger.warning(
             f"{self.history.flush_count:,d} of {MAX_FLUSH_ID:,d} history flushes are used: "
             "compacting the history first, which can take a long time"

@@ -1,4 +1,4 @@
-"""Converts databases of versions 6 and 7 to version 8, in place, when they are opened.
+"""Converts databases of versions 6 and 7 to version 8, in place, at opening.
 
 Owns the formats of those versions.  Runs in a worker thread, before anything else reads.
 
@@ -15,11 +15,11 @@ history entry      LE4             LE4             LE5
 =================  ==============  ==============  ==============
 
 A kill between any two writes is harmless: the next start continues.  The content shows how far a
-conversion came, so those that ElectrumX 1.15 began are continued, too.
+conversion came, so this continues those that ElectrumX 1.15 began, too.
 
-1. ``u`` rows, then ``h`` rows, in batches; a key of the new length is left as it is.
-2. ``txcounts``: new files are written beside the old ones and synced; a marker file shows that they
-   are whole; then they are renamed over the old ones, and the marker is deleted.  The record of the
+1. ``u`` rows, then ``h`` rows, in batches; a key of the new length stays as it is.
+2. ``txcounts``: write new files beside the old ones and sync them; a marker file shows that they
+   are whole; then rename them over the old ones, and delete the marker.  The record of the
    tip's height, which must be the transaction count, shows the format of the file.
 3. Undo rows and the state row with the new version, in one batch: the length of an undo row does
    not show its format.
@@ -48,11 +48,11 @@ from electrumx.server.storage.schema import (
     undo_key_height,
 )
 
-#: versions of the utxo store that can be converted
+#: convertible versions of the utxo store
 OLD_VERSIONS = (6, 7)
 #: key prefixes of two bytes
 PREFIXES = 0x10000
-#: names beside txcounts while it is converted
+#: names beside txcounts during its conversion
 NEW_TX_COUNTS = "txcounts.new"
 MARKER = "txcounts.ready"
 
@@ -74,8 +74,7 @@ def upgrade_utxo_store(
 ) -> CommittedState:
     """Convert the ``utxo`` store and the flat files; return the new state, which is on disk.
 
-    Undo rows below the height ``undo_floor`` are dropped.  Raise DBError where the database is
-    damaged.
+    Drop undo rows below the height ``undo_floor``.  Raise DBError where the database is damaged.
     """
     logger.info(f"upgrading the database from version {state.db_version} to {DB_VERSION}")
     for number, (prefix, id_len) in enumerate(

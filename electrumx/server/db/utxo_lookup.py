@@ -1,11 +1,11 @@
 """Finds unspent outputs by outpoint: for the blocks that spend them, and for the mempool.
 
-An ``h`` row has four bytes of the transaction's hash; where that does not suffice, the full hash is
-compared, which is read from the flat files.
+An ``h`` row has four bytes of the transaction's hash; where that does not suffice, a look-up compares
+the full hash, which it reads from the flat files.
 
-On a cold disk most of a look-up is waiting, and a disk serves many requests at once: then outpoints,
-which are in the order of their rows, are divided among threads.  Rows in memory are found faster
-by one thread, as the others would only wait for the GIL.
+On a cold disk most of a look-up is waiting, and a disk serves many requests at once: then several
+threads share the outpoints, which are in the order of their rows.  One thread finds rows in memory
+faster, as the others would only wait for the GIL.
 
 Runs in: worker threads, and threads of its own.
 """
@@ -44,10 +44,10 @@ class UTXOLookup:
 
     #: outpoints that one thread looks up first, to see how long they take
     SAMPLE = 32
-    #: seconds of a look-up from which on several threads are used: one whose rows are in memory takes 5
-    #: to 60 µs
+    #: seconds of a look-up from which on several threads work: one with its rows in memory takes 5 to
+    #: 60 µs
     COLD_SECS = 0.000_1
-    #: outpoints of the mempool between two looks at whether the store is to be closed
+    #: outpoints of the mempool between two checks of whether the store is to close
     MEMPOOL_PART = 1_000
 
     def __init__(self, stores: Stores) -> None:
@@ -63,7 +63,7 @@ class UTXOLookup:
             threads.shutdown()
 
     def tx_hash(self, tx_num: int) -> tuple[bytes | None, int]:
-        """Return (tx hash, height) of a tx number; the hash is None if it is not committed."""
+        """Return (tx hash, height) of a tx number; the hash is None for an uncommitted one."""
         stores = self._stores
         height = bisect_right(stores.tx_counts, tx_num)
         if height > stores.state.height:
@@ -80,9 +80,9 @@ class UTXOLookup:
     ) -> UTXORow | None:
         """Return the rows of an unspent output, or None.
 
-        ``spent`` has the keys of rows that are to be deleted but are still there.  An output that
-        is known to exist need not be looked up with ``exact``: then the transaction's hash, of
-        which the rows have four bytes, is compared only where there are several rows.
+        ``spent`` has the keys of rows that are still there but due for deletion.  An output that
+        certainly exists needs no ``exact``: then the look-up compares the transaction's hash, of
+        which the rows have four bytes, only where there are several rows.
         """
         outpoint = tx_hash + _LE4.pack(txout_idx)
         return self.rows([outpoint], spent, exact=exact)[0]
@@ -95,7 +95,7 @@ class UTXOLookup:
         They are in the order of their rows: by four bytes of the hash, then by the index.
         """
         if self._stores.state.height < 0:
-            # Nothing has been flushed.
+            # Before the first flush.
             return [None] * len(outpoints)
         prefixes = [
             OUTPOINT_PREFIX + outpoint[:TX_HASH_PREFIX_LEN] + outpoint[HASH_LEN:]
@@ -134,7 +134,7 @@ class UTXOLookup:
             )
             for n in range(0, len(outpoints), size)
         ]
-        # All of them end before an error is raised: the caller may close the store then.
+        # All of them end before raising an error: the caller may close the store then.
         wait(parts)
         return [row for part in parts for row in part.result()]
 
@@ -191,7 +191,7 @@ class UTXOLookup:
         return None
 
     async def heights(self, outpoints: Sequence[tuple[bytes, int]]) -> list[int | None]:
-        """Return the height at which each outpoint was created, None if it is no unspent output.
+        """Return the height of each outpoint's block, None if it is no unspent output.
 
         Indexes are below 2**32.
         """

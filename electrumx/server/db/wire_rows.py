@@ -1,12 +1,12 @@
 """Rows of the database as clients see them: entries, UTXOs, texts, proofs.  Pure.
 
 *Packed history* is a string of 36 bytes an entry: tx hash, height LE4; in chain order.  *Packed
-UTXOs* are 48 bytes each: tx hash, height LE4, txout_idx LE4, value LE8; in chain order.  Both are
-made from the rows of the stores in one step, kept in the caches, and converted to JSON in one step,
-with no Python object for an entry in between: an address can have half a million.
+UTXOs* are 48 bytes each: tx hash, height LE4, txout_idx LE4, value LE8; in chain order.  One step
+makes both from the rows of the stores, the caches keep them, and one step converts them to JSON, with
+no Python object for an entry in between: an address can have half a million.
 
 *Touch records* name the scripts that the transactions of a block touch, in 16 bytes each: hashX,
-tx_num BE5; ascending, each once.  From them cached histories are extended without the stores.
+tx_num BE5; ascending, each once.  They extend cached histories without the stores.
 
 The functions of this module are the reference implementation, in pure Python, of those with the
 same names in ``_fastquery.pyx``, which replace them where they are built.  ``tests/property``
@@ -60,7 +60,7 @@ assert (_ENTRY.size, _UTXO.size) == (HISTORY_ENTRY_LEN, PACKED_UTXO_LEN)
 
 
 class OpenFile(Protocol):
-    """An open file; it is closed with the last reference to the object."""
+    """An open file; it closes with the last reference to the object."""
 
     fd: int
 

@@ -20,7 +20,7 @@ class ChangeLog:
 
     @property
     def active(self) -> bool:
-        """Whether changes are noted."""
+        """Whether the log notes changes."""
         return self._active
 
     def start(self) -> None:
@@ -34,12 +34,12 @@ class ChangeLog:
         self.dirty, self.cut = set(), set()
 
     def note_flush(self, hashXs: Iterable[bytes]) -> None:
-        """Note scripts that get new rows, before those are written."""
+        """Note scripts that get new rows, before the write."""
         if self._active:
             self.dirty.update(hashXs)
 
     def note_cut(self, hashXs: Iterable[bytes]) -> None:
-        """Note scripts that lose entries, before that is written."""
+        """Note scripts that lose entries, before the write."""
         if self._active:
             hashXs = list(hashXs)
             self.dirty.update(hashXs)

@@ -1,21 +1,21 @@
 """The scripts of history flushes that the UTXOs have not seen yet, in a file beside the store.
 
 A stop between the two writes of a flush leaves orphaned rows.  Their keys end in the flush's id, so
-finding them meant reading all of the history, an hour for Bitcoin's.  With this file only the rows of the
-scripts that the flush touched are read.
+finding them meant reading all of the history, an hour for Bitcoin's.  With this file opening reads only
+the rows of the scripts that the flush touched.
 
 The file has a section for each flush since the last one that was whole: magic, flush id LE2, number of
 scripts LE8, stamp(8), CRC-32 LE4 of the scripts and then of all that, then their hashXs (11 bytes each).
-A flush of an empty database has none: until the UTXOs are committed, all rows are orphaned.
-It is written and synced before the rows.
+A flush of an empty database has none: until it commits the UTXOs, all rows are orphaned.
+A section's write and sync come before the rows.
 
 The *stamp* is of the store's file ``CURRENT``, which an engine replaces whenever it opens the store:
-where another server, or a program, has opened it since, the file is not used.  Its contents alone, a
-number that begins at the same one in each new store, could be those of another store that was put in
-the place; the time of the replacement is not.  Without the file, or where a flush is missing in it,
-all rows are read as before.
+where another server, or a program, has opened it since, the file is invalid.  Its contents alone, a
+number that begins at the same one in each new store, could be those of another store, put in the
+place; the time of the replacement is not.  Without the file, or where a flush is missing in it,
+opening reads all rows as before.
 
-Flushes of an initial sync can have tens of millions of scripts, so sections are read in pieces.
+Flushes of an initial sync can have tens of millions of scripts, so the journal reads sections in pieces.
 
 Runs in: the thread that writes.
 """
@@ -36,9 +36,9 @@ _MAGIC = b"HFJ2"
 _HEAD = Struct("<4sHQ8s")
 _CRC = Struct("<I")
 STAMP_LEN = 8
-#: of a store whose file cannot be read; no section with it is used
+#: of a store with an unreadable file; no section with it is valid
 NO_STAMP = bytes(STAMP_LEN)
-#: scripts that are read at once
+#: scripts in one read
 PIECE_SCRIPTS = 100_000
 
 

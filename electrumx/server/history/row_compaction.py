@@ -7,25 +7,25 @@ Theory of operation
 ===================
 
 Each history flush takes an id of two bytes, and a server that has caught up flushes once a block.
-Combining a script's rows into full ones with the ids 0, 1, 2 … frees the higher ids; when that is
-done for every script, the flush count is lowered to the highest id in use.
+Combining a script's rows into full ones with the ids 0, 1, 2 … frees the higher ids; after doing so
+for every script, a pass lowers the flush count to the highest id in use.
 
 **While serving** (:class:`CompactionPass`) a pass goes through three stages.
 
-1. *Scan.* Scripts are read in key order without a lock, since an iterator is a consistent snapshot,
-   and the steps found are written, a slice at a time, with the block processor's state lock held.  A slice is
-   only a bounded batch of puts and deletes; all reading was done before.  Rows above the *limit*,
-   the flush count when the scan started, are not read.
-2. *Catch up.* A script that was flushed or cut since is *dirty*.  In rounds, each of which sets a new
-   limit and finds fewer scripts, the rows above the old limit are combined with the last one that
-   the pass wrote.  Its place is remembered (:class:`Tail`), so that neither the rest of a long
-   history nor the place where its rows were deleted, which an engine skips slowly, is read again.
-3. *Finish.* When only a few new rows are left, they are read and combined under one lock, and the
-   count is lowered in three writes.
+1. *Scan.* The pass reads scripts in key order without a lock, since an iterator is a consistent
+   snapshot, and writes the steps found, a slice at a time, with the block processor's state lock held.
+   A slice is only a bounded batch of puts and deletes; all reading comes before.  The scan does not
+   read rows above the *limit*, the flush count when it started.
+2. *Catch up.* A script flushed or cut since is *dirty*.  Rounds, each of which sets a new limit and
+   finds fewer scripts, combine the rows above the old limit with the last one that the pass wrote.
+   A :class:`Tail` remembers its place, so that no round reads the rest of a long history again, nor
+   the place of its deleted rows, which an engine skips slowly.
+3. *Finish.* When only a few new rows are left, the pass reads and combines them under one lock, and
+   lowers the count in three writes.
 
-A flush only adds rows above the limit, so steps that were prepared before it stay valid.  Undoing
-blocks changes any row, so steps of the scripts that it *cuts* are dropped, and those scripts are
-read from their first row in the next round.
+A flush only adds rows above the limit, so steps prepared before it stay valid.  Undoing blocks
+changes any row, so the pass drops steps of the scripts that it *cuts*, and reads those scripts from
+their first row in the next round.
 
 Why a stop anywhere is harmless: every slice leaves content and order of each script's history as
 they were, and no id is above the flush count, so the disk holds at each moment a valid database for
@@ -33,8 +33,8 @@ every program that knows the layout.  The cursor is in memory only.  (On disk, i
 offline tool of ElectrumX continue behind rows that later flushes have added.)  New flushes always
 take the next higher id, never one that the pass has freed.
 
-Rows of a flush whose UTXOs are not yet committed, and rows staged by a reorg, must not be combined,
-since their ids distinguish them.  Their ids are above the limit, because that is set only while
+A pass must not combine rows of a flush whose UTXOs are not yet committed, nor rows staged by a reorg,
+since their ids distinguish them.  Their ids are above the limit, because a pass sets that only while
 both stores agree on the flush count.  ``History`` logs scripts in its ``ChangeLog`` before it writes
 them.
 
@@ -84,7 +84,7 @@ class CompactableHistory(Protocol):
     db: Storage | None
     state: HistState
     max_hist_row_entries: int
-    #: scripts that changed since the limit was set
+    #: scripts that changed since the pass set the limit
     changes: ChangeLog
     #: passed by whatever reads the store without the state lock
     gate: StoreGate
@@ -107,7 +107,7 @@ def merge_rows(
 ) -> tuple[list[Row], set[bytes]]:
     """Split history into rows numbered from ``first_id``; return (rows to put, keys to delete).
 
-    ``old`` has the rows that are replaced, by key; an unchanged one is in neither.
+    ``old`` has the replaced rows, by key; an unchanged one is in neither.
     """
     puts = []
     deletes = set(old)
@@ -134,7 +134,7 @@ def are_whole(rows: Sequence[Row], logger: logging.Logger) -> bool:
 
 
 class RowMerger:
-    """Divides the compaction of one script's rows into steps that can be committed one by one.
+    """Divides the compaction of one script's rows into steps, to commit one by one.
 
     A step consumes some of the rows, lowest id first.  It is complete where the rows it writes have
     ids below that of the next row, so that their order is right.  The last row of a step may not be
@@ -142,8 +142,8 @@ class RowMerger:
 
     The first row gets the id ``first_id``; below it all must be full rows already.
 
-    Afterwards ``highest`` is the script's highest id, and ``merged`` whether the rows were combined,
-    or left as they are because there are too few ids.
+    Afterwards ``highest`` is the script's highest id, and ``merged`` whether it combined the rows,
+    or left them as they are because there are too few ids.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class RowMerger:
         self.hashX = hashX
         self.rows = rows
         self.row_bytes = row_bytes
-        #: the highest id that may be written
+        #: the highest id that a step may write
         self.max_id = max_id
         self.first_id = first_id
         self.merged = False
@@ -219,8 +219,8 @@ class CompactionPass:
     #: rows read of a script, and written, from which on their end is always remembered
     TAIL_ROWS = 10_000
     TAIL_ROWS_MADE = 50
-    #: scripts of a round up to which the end is remembered of each.  More would take long to free,
-    #: and after such a long round another one is due anyway.
+    #: scripts of a round up to which the pass remembers the end of each.  More would take long to
+    #: free, and after such a long round another one is due anyway.
     TAIL_SCRIPTS = 5_000
     #: rounds after which the pass finishes however many scripts are dirty
     MAX_ROUNDS = 50
@@ -256,7 +256,7 @@ class CompactionPass:
     def prepare(self) -> None:
         """Read, without a lock, until there is a slice to write or PREPARE_SECS have passed.
 
-        Do nothing if the store is closed.
+        Do nothing with a closed store.
         """
         try:
             with self._history.gate.reading():
@@ -286,8 +286,8 @@ class CompactionPass:
         """Yield the steps of all scripts, and None periodically."""
         number = 0
         while True:
-            # The store is reopened when the chain is caught up with: it is another object then,
-            # and this generator is suspended at a yield.
+            # Catching up with the chain reopens the store: it is another object then, and this
+            # generator is suspended at a yield.
             assert self._history.db
             number = next(used_prefixes(self._history.db, first=number), PREFIXES)
             if number == PREFIXES:
@@ -321,7 +321,7 @@ class CompactionPass:
         if tail:
             key = hist_key(hashX, tail.last_id)
             row = self._history.db.get(key)
-            # It is missing if the script was just cut; then what is read here is dropped.
+            # It is missing if a reorg just cut the script; the pass then drops the rows read here.
             if row is not None:
                 rows = self._read(hashX, start=hist_key(hashX, tail.limit + 1))
                 return [(key, row), *rows], tail.last_id
@@ -355,7 +355,7 @@ class CompactionPass:
     def write(self) -> bool:
         """Write the steps prepared, and start a round or finish where that is due.
 
-        Return False if nothing can be done before the UTXOs of a history flush are written.
+        Return False if there is nothing to do before the UTXOs of a history flush are on disk.
         """
         if self.done or self._history.db is None:
             return True
@@ -399,7 +399,7 @@ class CompactionPass:
         )
 
     def _little_is_left(self) -> bool:
-        """Return whether what is dirty can be read and combined in one critical section."""
+        """Return whether one critical section can read and combine all dirty scripts."""
         history, changes = self._history, self._history.changes
         if changes.cut:
             return False
@@ -429,7 +429,7 @@ class CompactionPass:
         self._source = self._catch_up(hashXs)
 
     def _set_limit(self) -> None:
-        """Set the limit: all rows are committed now."""
+        """Set the limit, now that all rows are committed."""
         self._limit = self._history.state.flush_count
         self._history.changes.start()
         self.exhausted = False
@@ -514,7 +514,7 @@ def compact_hashX(
 
 
 def compact_prefixes(history: CompactableHistory, limit: int) -> int:
-    """Continue from ``comp_cursor`` until about ``limit`` bytes are written; return how many.
+    """Continue from ``comp_cursor``, to write about ``limit`` bytes; return how many.
 
     The cursor is 0 for a new compaction, and -1 when nothing is left.
     """

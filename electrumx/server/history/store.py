@@ -1,7 +1,6 @@
 """The history of every script: rows of transaction numbers in the ``hist`` store.
 
-Owns the ``hist`` store, its state and the history of the pure-Python implementation that is not
-flushed yet.
+Owns the ``hist`` store, its state and the unflushed history of the pure-Python implementation.
 
 Runs in: a worker thread with the block processor's state lock held; :meth:`History.get_txnums`,
 :meth:`History.packed_tx_nums` and :meth:`History.first_tx_nums` in any thread at any time (an
@@ -11,12 +10,12 @@ Theory
 ------
 A flush appends one row for each script it touched; the row's key ends in the id of the flush, so
 a script's rows in key order are its history in chain order.  The ``utxo`` store notes, in the same
-batch as the UTXOs, how many history flushes it has seen (``utxo_flush_count``).  History is
-written first; rows with a higher id than that count are *orphaned*: the UTXOs of their flush never
+batch as the UTXOs, how many history flushes it has seen (``utxo_flush_count``).  A flush writes
+history first; rows with a higher id than that count are *orphaned*: the UTXOs of their flush never
 reached the disk.  :meth:`History.clear_excess` deletes them at opening.
 
-Undoing blocks removes entries from *old* rows, which that rule cannot restore.  So the entries that
-a reorg removes are not deleted at once: :meth:`History.stage` stages them, in rows of the next flush
+Undoing blocks removes entries from *old* rows, which that rule cannot restore.  So a reorg does not
+delete the entries that it removes at once: :meth:`History.stage` stages them, in rows of the next flush
 id, and only when the UTXOs are at the lower height does
 :meth:`History.drop_staged` delete those rows.  ``db.flusher`` describes the whole order, and why a
 stop between any two steps is harmless.
@@ -62,10 +61,10 @@ class PendingHistory(Protocol):
         """Return the hashXs of scripts that have some."""
 
     def sort_history(self) -> None:
-        """Sort it by script, before rows are put."""
+        """Sort it by script, before putting rows."""
 
     def packed_hashXs(self) -> Iterable[bytes]:
-        """Return the hashXs of its scripts, joined, in pieces, once it is sorted."""
+        """Return the hashXs of its scripts, joined, in pieces, after sorting."""
 
     def put_history(
         self, put: Callable[[bytes, bytes], None], flush_id: bytes, max_bytes: int
@@ -80,12 +79,12 @@ class History:
     """The ``hist`` store; closed until :meth:`open_db`."""
 
     DB_VERSIONS = [0, HIST_VERSION]
-    #: flushes after which rows are compacted while serving
+    #: flushes after which a serving server compacts rows
     COMPACT_FLUSH_COUNT = 60_000
-    #: flushes after which they are compacted at opening, before anything else
+    #: flushes after which opening compacts them, before anything else
     OPEN_COMPACT_FLUSH_COUNT = 65_000
-    #: flushes after which no block is processed before they are compacted.  A few ids are left for
-    #: the flush that makes both stores agree, and for staged rows.
+    #: flushes after which no block is processed before their compaction.  A few ids remain for the
+    #: flush that makes both stores agree, and for staged rows.
     HOLD_FLUSH_COUNT = MAX_FLUSH_ID - 8
     #: approximate bytes of rows in one batch of a flush; an engine takes a multiple of it
     BATCH_BYTES = 4_000_000
@@ -103,9 +102,9 @@ class History:
         """``gate``: of the database that the store is part of; without it, a gate of its own.
 
         ``set_utxo_flush_count`` writes the flush count of the ``utxo`` store, synced.
-        ``before_clearing`` repairs the open store before orphaned rows are deleted.
+        ``before_clearing`` repairs the open store before the deletion of orphaned rows.
         ``utxo_flush_count`` returns the flush count of the ``utxo`` store, None while that is empty:
-        then all rows are orphaned, and no flush is noted in the :class:`FlushJournal`.
+        then all rows are orphaned, and the :class:`FlushJournal` notes no flush.
         """
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         #: entries that a compacted row holds at most
@@ -170,7 +169,7 @@ class History:
         """Open the store, delete orphaned rows and return the flush count.
 
         ``utxo_flush_count`` and ``tx_count`` are the flushes and transactions that the ``utxo``
-        store has seen; ``name`` is the store's folder.  Raise DBError if it cannot be used.
+        store has seen; ``name`` is the store's folder.  Raise DBError if it is unusable.
         """
         # Before the engine changes what shows who opened it last.
         self._journal = FlushJournal(name)
@@ -195,7 +194,7 @@ class History:
         )
 
     def close_db(self) -> None:
-        """Close the store; harmless if it is closed."""
+        """Close the store; harmless when already closed."""
         with self.gate.exclusive():
             if self.db:
                 self.db.close()
@@ -212,10 +211,10 @@ class History:
             )
 
     def _repair_compaction(self, compacting: bool) -> None:
-        """Make an interrupted compaction safe, and cancel it unless it is to be continued.
+        """Make an interrupted compaction safe, and cancel it unless ``compacting``.
 
         With a low flush count, a compaction of ElectrumX creates rows with ids above it; the next
-        flushes would overwrite them.  Both counts are raised above them first.
+        flushes would overwrite them.  So first raise both counts above them.
         """
         state = self.state
         if state.comp_cursor == -1 and state.comp_flush_count == -1:
@@ -236,7 +235,7 @@ class History:
         """Delete the rows of flushes that the ``utxo`` store has not seen.
 
         Those start at transaction ``tx_count`` or above.  Other rows with a high id are of a
-        compaction, and are committed history: they stay, and the counts are raised to cover them.
+        compaction, and are committed history: they stay, and the counts rise to cover them.
         """
         state = self.state
         if state.flush_count <= utxo_flush_count:
@@ -257,7 +256,7 @@ class History:
             keys.append(key)
             count += 1
         if limit > utxo_flush_count:
-            # First: under the raised count rows with lower ids are taken for committed ones.
+            # First: under the raised count rows with lower ids count as committed.
             self.delete_rows(keys)
             keys.clear()
             self.set_utxo_flush_count(limit)
@@ -268,7 +267,7 @@ class History:
         self.logger.info(f"deleted {count:,d} excess history entries")
 
     def delete_rows(self, keys: list[bytes], state: HistState | None = None) -> None:
-        """Delete rows, and write the state in the same batch if it is given."""
+        """Delete rows, and write ``state``, if any, in the same batch."""
         assert self.db
         with self.db.write_batch() as batch:
             for key in keys:
@@ -305,7 +304,7 @@ class History:
                     yield hashX + flush_id, value
 
     def _note_flush(self, hashXs: Callable[[], Iterable[bytes]]) -> None:
-        """Note the scripts of a flush whose rows are written next; ``hashXs`` returns them."""
+        """Note the scripts of a flush, before writing its rows; ``hashXs`` returns them."""
         committed = self.utxo_flush_count()
         if committed is not None and self._journal is not None:
             is_first = committed >= self.flush_count - 1
@@ -340,7 +339,7 @@ class History:
         return len(self.unflushed) * 180 + self.unflushed_count * TXNUM_LEN
 
     def assert_flushed(self, pending: PendingHistory | None = None) -> None:
-        """Assert that nothing waits to be flushed."""
+        """Assert that nothing waits for a flush."""
         assert not self.unflushed
         assert not (pending and pending.has_history())
 
@@ -471,7 +470,7 @@ class History:
         assert self.db
         assert len(hashX) == HASHX_LEN
         max_count = util.resolve_limit(limit)
-        # No more of a row is unpacked than is wanted: a compacted one has thousands of numbers.
+        # Unpack no more of a row than wanted: a compacted one has thousands of numbers.
         end = None if max_count < 0 else max_count * TXNUM_LEN
         numbers = (
             tx_num
@@ -483,9 +482,9 @@ class History:
     def packed_tx_nums(self, hashX: bytes, max_bytes: int | None = None, after: int = -1) -> bytes:
         """Return the numbers of a script's transactions beyond ``after``, ascending, LE5 each.
 
-        At most the first ``max_bytes`` (None: all).  With ``after``, rows are read from the last
-        one back, and no more than needed: a script that is used much has a long history and
-        additions in each block.  Runs in a thread.
+        At most the first ``max_bytes`` (None: all).  With ``after``, read rows from the last one
+        back, and no more than needed: a much used script has a long history and additions in each
+        block.  Runs in a thread.
         """
         assert self.db
         assert len(hashX) == HASHX_LEN
@@ -530,8 +529,8 @@ class History:
     ) -> int:
         """Merge a script's rows into full ones numbered from 0; return the bytes to write.
 
-        ``hist_map`` has the rows by key and ``hist_list`` the rows in order.  Rows to write are
-        appended to ``write_items`` and keys to delete are added to ``keys_to_delete``.
+        ``hist_map`` has the rows by key and ``hist_list`` the rows in order.  Append rows to write
+        to ``write_items`` and add keys to delete to ``keys_to_delete``.
         """
         puts, deletes = row_compaction.compact_hashX(self, hashX, hist_map, b"".join(hist_list))
         write_items += puts
@@ -541,7 +540,7 @@ class History:
     def _compact_history(self, limit: int) -> int:
         """Compact a stopped server's history on from ``comp_cursor``.
 
-        Stop when about ``limit`` bytes are written, and return how many were; ``comp_cursor`` is
-        -1 when nothing is left.
+        Stop after writing about ``limit`` bytes, and return how many; ``comp_cursor`` is -1 when
+        nothing is left.
         """
         return row_compaction.compact_prefixes(self, limit)

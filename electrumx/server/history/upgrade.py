@@ -21,7 +21,7 @@ _OLD_TXNUM_LEN = 4
 
 
 def upgrade_history(store: Storage, state: HistState, logger: logging.Logger) -> None:
-    """Convert the ``hist`` store from version 0; ``state`` is changed, and written."""
+    """Convert the ``hist`` store from version 0; change ``state``, and write it."""
     progress = Progress(logger, "upgrading DB 3 of 3")
 
     def convert(batch: WriteBatch, prefix: bytes) -> int:

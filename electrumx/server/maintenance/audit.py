@@ -1,7 +1,7 @@
 """Reads all of a database, and finds where its parts do not agree with each other.
 
 Owns no data.  An :class:`Audit` reads a snapshot taken between two flushes, in one worker thread, in
-time slices between which it rests and the stores may be closed; blocks may be processed during it.
+time slices between which it rests and the stores may close; block processing may go on during it.
 It knows no node: ``audit_node`` compares the database with the node, and ``verify`` runs both.
 
 The checks
@@ -9,12 +9,12 @@ The checks
 
 * The state rows: tip, height, counts; both stores name the same flush.
 * The flat files: long enough; transaction counts never fall; each header names its predecessor.
-* UTXOs: each ``h`` row has its ``u`` row and the other way round.  That takes no look-ups: both
-  kinds are read in order, and the sums of a keyed hash over the fields of both must be equal.  Only
-  if they are not, the unpaired rows are searched for.
-* Histories: ascending, below the transaction count, no row of a flush that was not made; each
+* UTXOs: each ``h`` row has its ``u`` row and the other way round.  That takes no look-ups: the
+  audit reads both kinds in order, and the sums of a keyed hash over the fields of both must be
+  equal.  Only if they are not, it searches for the unpaired rows.
+* Histories: ascending, below the transaction count, no row of a flush above the flush count; each
   UTXO's transaction is in the history of its script.  Both kinds of rows are sorted by script, so
-  they are read side by side.
+  the audit reads them side by side.
 * Undo rows: each block from some height on has one, of whole items.
 * *Deep*: the transaction hashes of each block give the merkle root in its header; each UTXO's
   key begins like the hash of its transaction; raw blocks spend as many UTXOs as their undo rows
@@ -56,7 +56,7 @@ from electrumx.server.storage.schema import (
 )
 from electrumx.server.storage.undo import overwritten_count, spend_count
 
-#: findings of one kind that are reported one by one
+#: findings of one kind reported one by one
 MAX_REPORTED = 5
 #: coins whose header names another root than that of the transaction ids
 OTHER_ROOTS = frozenset({"Decred"})
@@ -65,7 +65,7 @@ _MERKLE_ROOT = slice(36, 68)
 
 
 class AuditStopped(DBError):
-    """The audit was stopped, or the database was closed or reopened."""
+    """``Audit.stop`` ended the audit, or the database closed or reopened."""
 
     def __init__(self) -> None:
         super().__init__("the audit was stopped; start it again")
@@ -176,7 +176,7 @@ class Audit:
     # -- time slices and findings
 
     def _check_open(self) -> None:
-        # Iterators over a store that was reopened since are closed.
+        # Reopening a store closes its iterators.
         if self._stopped.is_set() or self.db.gate.generation != self._generation:
             raise AuditStopped
 
@@ -184,7 +184,7 @@ class Audit:
         self._slice_end = time.monotonic() + self.SLICE_SECS
 
     def _tick(self, what: str, fraction: float) -> None:
-        """End the slice if it is long enough; the stores may be closed then."""
+        """End the slice if it is long enough; the stores may close then."""
         now = time.monotonic()
         if now < self._slice_end:
             return
@@ -197,7 +197,7 @@ class Audit:
         self._enter()
 
     def _find(self, kind: str, detail: str) -> None:
-        """Note a fault; only a few of a kind are reported one by one."""
+        """Note a fault; report only a few of a kind one by one."""
         count = self._found[kind] = self._found.get(kind, 0) + 1
         if count <= MAX_REPORTED:
             self.findings.append(f"{kind}: {detail}")
@@ -451,7 +451,7 @@ class Audit:
             )
 
     def _check_undone(self, height: int, items: int) -> None:
-        """Compare the number of undo items with the spends of the raw block, if it is kept."""
+        """Compare the number of undo items with the spends of the raw block, if it is there."""
         try:
             [header] = self.headers(height, 1)
         except (OSError, DBError):
@@ -459,7 +459,7 @@ class Audit:
         coin = self.db.coin
         block_hash = coin.header_hash(header)
         block = stored_block(coin, self.db.files.read_raw_block, height, block_hash)
-        # Another one is fetched from the daemon when it is needed.
+        # The server fetches a missing one from the daemon when it needs it.
         if block is not None:
             is_unspendable = self.db.output_rule(height).is_unspendable
             if overwritten_count(items, block.transactions, is_unspendable) is None:

@@ -1,15 +1,14 @@
 """Compares the UTXOs of an audited database with the node's, at the same block.
 
 Owns the node's count, and the outputs that only one of the two is known to keep.  Runs on the event loop;
-blocks are parsed in worker threads.
+worker threads parse blocks.
 
 The node has as many UTXOs as we have, of the same sum, but for four differences.  It keeps
 outputs whose script begins with 00 6a and drops those whose script is longer than 10,000 bytes; we
 do the reverse.  It leaves out the genesis block's, which some coins index.  And of two coinbases
 with one hash it keeps the later, as we do; other servers may have kept both, if a flush fell
-between them.  The last two are known from the database.  The first two are
-found by reading every block from the node, which only a deep audit does; another one accepts a
-small difference and reports it.
+between them.  The database gives the last two.  The first two take reading every block from the
+node, which only a deep audit does; another one accepts a small difference and reports it.
 """
 
 import asyncio
@@ -27,7 +26,7 @@ from electrumx.server.maintenance.audit import Audit, Totals
 NODE_SECS = 1800.0
 #: seconds that it may take to send NODE_BLOCKS blocks
 BLOCKS_SECS = 600.0
-#: of so many outputs, or satoshis, one may be left unexplained by an audit that is not deep
+#: an audit that is not deep may leave one of so many outputs, or satoshis, unexplained
 TOLERANCE = 10_000
 #: blocks asked for at a time
 NODE_BLOCKS = 20

@@ -1,12 +1,12 @@
 """Restores a snapshot into a directory, which becomes a database only when it is complete.
 
-Owns the folder DIR.restoring beside the directory.  Files are received there as NAME.part, hashed as
-they come, compared with the manifest, synced and renamed; when all are there the folder is renamed
-DIR.  A restore that was interrupted, at any instant, leaves that folder.  The next one continues:
-complete files are read and hashed again, of others the rest is requested.  Files that another
-manifest does not have are removed at the end, so an older snapshot helps to restore a newer one.
+Owns the folder DIR.restoring beside the directory.  It receives files there as NAME.part, hashes
+them as they come, compares them with the manifest, syncs and renames them; when all are there it
+renames the folder DIR.  A restore interrupted at any instant leaves that folder.  The next one
+continues: it reads and hashes complete files again, and requests the rest of others.  At the end it
+removes files that its own manifest does not have, so an older snapshot helps to restore a newer one.
 
-Runs on the event loop; whatever touches the disk is done in worker threads.
+Runs on the event loop; whatever touches the disk runs in worker threads.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ from electrumx.server.maintenance.snapshot_source import (
 )
 from electrumx.server.storage.schema import DB_VERSION
 
-#: suffix of the folder in which files are received
+#: suffix of the folder that receives files
 RESTORING = ".restoring"
 #: faults of files after which the others are no longer tried
 MAX_FAULTS = 20
@@ -56,7 +56,7 @@ _WRITE_BYTES = 1 << 18
 
 
 class RestoreError(OperatorError):
-    """The snapshot is not restored; the received files stay for the next attempt."""
+    """The restore failed; the received files stay for the next attempt."""
 
 
 class FaultyFiles(RestoreError):
@@ -94,7 +94,7 @@ class Progress:
 
 
 class _Received:
-    """A file that is being received; its methods block and run in worker threads.
+    """A file during its transfer; its methods block and run in worker threads.
 
     A thread may still be writing when the task that waits for it is cancelled; hence the lock.
     """
@@ -193,8 +193,8 @@ class Restore:
     async def run(self, wanted: Mapping[str, str]) -> SnapshotManifest:
         """Restore the snapshot; return its manifest.
 
-        ``wanted`` has the values that the manifest must have for ``coin``, ``net`` and ``engine``,
-        where they are known.  Raise RestoreError.
+        ``wanted`` has the known values of ``coin``, ``net`` and ``engine``, which the manifest must
+        have.  Raise RestoreError.
         """
         try:
             await asyncio.to_thread(check_directory, self.directory)
@@ -280,7 +280,7 @@ class Restore:
             )
 
     async def _receive_some(self, files: Iterator[SnapshotFile]) -> None:
-        """Receive files until the iterator, which others take from too, is exhausted."""
+        """Receive files until the iterator, which others take from too, ends."""
         for file in files:
             received = _Received(self.staging / file.name, file)
             if await asyncio.to_thread(received.is_complete):
@@ -399,7 +399,7 @@ class Restore:
 
 
 def check_directory(directory: Path) -> None:
-    """Raise RestoreError unless a database can be made of a directory by renaming another."""
+    """Raise RestoreError unless a rename can replace a directory with a database."""
     if directory.is_symlink():
         raise RestoreError(f"{directory} is a symbolic link: give the directory itself")
     if directory.exists():

@@ -1,19 +1,19 @@
 """Copies the database of a running server, so that the copy starts as a server elsewhere.
 
 Owns the staging folder in the database directory, and the files beside the backup's path.
-:func:`back_up` is awaited on the event loop; its work is done in worker threads.
+:func:`back_up` runs on the event loop, and does its work in worker threads.
 
-1. Without the state lock: RocksDB writes its memtables; LevelDB's tables are linked, so that only
-   those are left that it creates from now on.
-2. *With it*, so that nothing is flushed: hard links and small copies are made in the staging folder,
-   which is on the database's own disk.  RocksDB makes a checkpoint.  Of LevelDB the tables are
-   linked, which never change once they are written, and ``CURRENT``, the manifest and the logs
-   copied; if the manifest grew during it, because LevelDB compacted tables in the background,
-   the copy is repeated.  Of the flat files those are linked that lie wholly below what can be
-   reorganised, and the last ones copied up to the committed height.
-3. Without it again: raw blocks are copied, which need not agree with the rest, since readers check
-   their hashes and ask the daemon; the staging folder is moved, or copied if the path
-   is on another disk, to PATH.partial; everything is synced; PATH.partial is renamed PATH.
+1. Without the state lock: RocksDB writes its memtables; the backup links LevelDB's tables, so that
+   only those are left that the engine creates from now on.
+2. *With it*, so that no flush happens: the backup makes hard links and small copies in the staging
+   folder, which is on the database's own disk.  RocksDB makes a checkpoint.  Of LevelDB the backup
+   links the tables, which never change once written, and copies ``CURRENT``, the manifest and the
+   logs; if the manifest grew during it, because LevelDB compacted tables in the background, it
+   repeats the copy.  Of the flat files it links those that lie wholly below what can be
+   reorganised, and copies the last ones up to the committed height.
+3. Without it again: the backup copies raw blocks, which need not agree with the rest, since readers
+   check their hashes and ask the daemon; it moves the staging folder, or copies it if the path
+   is on another disk, to PATH.partial; it syncs everything, and renames PATH.partial PATH.
 
 A kill before the rename leaves PATH.partial, which is never mistaken for a backup, and the staging
 folder, which the next start of the server and the next backup remove.
@@ -44,7 +44,7 @@ from electrumx.server.storage.base import Storage
 from electrumx.server.storage.rocksdb import RocksDB
 from electrumx.server.storage.schema import CommittedState
 
-#: suffix of a backup that is being made
+#: suffix of an unfinished backup
 PARTIAL = ".partial"
 #: suffixes of the engines' immutable files
 TABLES = (".ldb", ".sst", ".blob")
@@ -55,7 +55,7 @@ _CHUNK = 1 << 20
 
 
 class BackupError(OperatorError):
-    """The backup cannot be made; nothing of it is left."""
+    """The backup failed; nothing of it is left."""
 
 
 class BackupStopped(Exception):
@@ -71,7 +71,7 @@ class BackupReport(NamedTuple):
     #: files and bytes in it
     files: int
     bytes: int
-    #: how long it took, and for how much of that no block was processed
+    #: how long it took, and for how much of that block processing paused
     secs: float
     pause_secs: float
 
@@ -100,7 +100,7 @@ class Backup:
     # -- before
 
     def prepare(self) -> None:
-        """Refuse a path that cannot be used, and make the engines' share of the pause small."""
+        """Refuse an unusable path, and make the engines' share of the pause small."""
         self._check_path()
         shutil.rmtree(self.staging, ignore_errors=True)
         for name in ("utxo", "hist", "meta"):
@@ -165,7 +165,7 @@ class Backup:
 
     def _capture_flat_files(self, state: CommittedState) -> None:
         files, height = self.db.files, state.height
-        # Files that a reorganisation can rewrite must not be shared.
+        # Do not share files that a reorganisation can rewrite.
         floor = max(-1, self.db.min_undo_height(height) - 1)
         fixed = files.lengths(floor, self.db.tx_counts[floor] if floor >= 0 else 0)
         committed = files.lengths(height, state.tx_count)
@@ -295,8 +295,8 @@ def copy_store(source: Path, target: Path) -> None:
     """Copy a store that is open but not written to.
 
     The engine may compact tables during it.  That shows in its manifest, which names the live files;
-    as long as it has not grown none of them was removed, so then the copy is whole.  Tables that
-    are being made are copied in vain.
+    as long as it has not grown, the engine removed none of them, so then the copy is whole.  Copies
+    of unfinished tables are in vain.
     """
     for attempt in range(COPY_TRIES):
         if attempt:
@@ -305,7 +305,7 @@ def copy_store(source: Path, target: Path) -> None:
         inodes = _inodes(source)
         linked = _inodes(target)
         for name, inode in linked.items():
-            # Copies replace links where hard links are impossible; they are made again.
+            # Copies replace links where hard links are impossible; make them again.
             if not name.endswith(TABLES) or inodes.get(name) != inode:
                 os.unlink(target / name)
         try:
@@ -325,13 +325,13 @@ def copy_store(source: Path, target: Path) -> None:
 
 
 def link_ahead(source: Path, target: Path) -> None:
-    """Link the tables of a store that is written to, as far as that goes."""
+    """Link the tables of a store in use, as far as that goes."""
     for name in _inodes(source):
         if name.endswith(TABLES):
             try:
                 os.link(source / name, target / name)
             except OSError:
-                pass  # it was compacted away, or there are no links
+                pass  # a compaction removed it, or there are no links
 
 
 def _inodes(folder: Path) -> dict[str, int]:
@@ -348,8 +348,7 @@ def _manifest(folder: Path) -> tuple[str, int]:
 async def back_up(db: DB, lock: asyncio.Lock, path: str) -> BackupReport:
     """Copy an open database to a path that must not exist; flushes hold ``lock``.
 
-    Raise BackupError if that fails; then nothing is left.  If the caller is cancelled, the step
-    in hand is finished first.
+    Raise BackupError if that fails; then nothing is left.  On cancellation the step in hand ends first.
     """
     backup = Backup(db, path)
     task = asyncio.ensure_future(_back_up(backup, lock))
@@ -357,7 +356,7 @@ async def back_up(db: DB, lock: asyncio.Lock, path: str) -> BackupReport:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         backup.stop()
-        # Its result is not used.
+        # Ignore its result.
         await asyncio.gather(task, return_exceptions=True)
         raise
 

@@ -1,10 +1,10 @@
 """The manifest of a snapshot: its chain and height, and its files with their sizes and SHA-256.
 
-Owns the format of the file ``manifest.json`` in a snapshot's folder, which is written last, so that
+Owns the format of the file ``manifest.json`` in a snapshot's folder; a backup writes it last, so that
 a folder with a manifest is complete.  :func:`write_manifest` and :func:`file_digest` block and run in
 worker threads.
 
-A manifest that is read may come from anywhere: :func:`parse_manifest` accepts only names of files
+A manifest may come from anywhere: :func:`parse_manifest` accepts only names of files
 that a database has, each once, and bounds their number and their sizes.
 """
 
@@ -34,14 +34,14 @@ __all__ = [
 
 #: version of the format
 FORMAT = 1
-#: bounds on manifests that are read: bytes, files, bytes of one file
+#: bounds on incoming manifests: bytes, files, bytes of one file
 MAX_MANIFEST_BYTES = 64 << 20
 MAX_FILES = 400_000
 MAX_FILE_BYTES = 1 << 42
-#: the folders of a database, and files without which none can be opened
+#: the folders of a database, and files without which none opens
 FOLDERS = ("utxo", "hist", "meta")
 REQUIRED = ("utxo/CURRENT", "hist/CURRENT", "meta/headers00", "meta/txcounts00")
-#: suffix of a file that is being received; no file of a snapshot has it
+#: suffix of a partly received file; no file of a snapshot has it
 PART = ".part"
 _NAME = re.compile(rf"COIN|(?:{'|'.join(FOLDERS)})/[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}")
 _HEX_HASH = re.compile(r"[0-9a-f]{64}")
@@ -154,7 +154,7 @@ def _integer(values: dict[str, Any], key: str, end: int) -> int:
 def file_digest(path: Path, go_on: Callable[[], None]) -> tuple[int, str]:
     """Return (bytes, SHA-256 in hexadecimal) of a file's content.
 
-    One MiB at a time is in memory, during which other threads run; ``go_on`` is called before each
+    One MiB at a time is in memory, during which other threads run; ``go_on`` runs before each
     and may raise to stop.
     """
     digest, size = hashlib.sha256(), 0

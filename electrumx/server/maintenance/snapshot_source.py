@@ -1,8 +1,8 @@
-"""The places that a snapshot is restored from: a local folder, or a static file server.
+"""The sources of a restore: a local folder, or a static file server.
 
-Owns the connections.  A source is not trusted: names were checked when the manifest was parsed, no
-file is read beyond the size that the manifest gives, symbolic links are not followed, and a server's
-redirects, pauses and speed are bounded.  Runs on the event loop; files are read in worker threads.
+Owns the connections, and trusts no source: the parser of the manifest checked the names, no read
+goes beyond the size that the manifest gives, or follows a symbolic link, and a server's redirects,
+pauses and speed have bounds.  Runs on the event loop; worker threads read files.
 """
 
 import asyncio
@@ -38,11 +38,11 @@ class SourceFault(OperatorError):
 
 
 class SourceInterrupted(Exception):
-    """The source did not deliver all of a file; it may be asked for the rest."""
+    """The source did not deliver all of a file; another request may bring the rest."""
 
 
 class RangeIgnored(Exception):
-    """The server has no ranges: the file has to be read from its beginning."""
+    """The server has no ranges: read the file from its beginning."""
 
 
 class SnapshotSource(Protocol):
@@ -62,7 +62,7 @@ class SnapshotSource(Protocol):
 
 
 class FolderSource:
-    """A folder of this machine, which may be one of another's that is mounted."""
+    """A folder of this machine, or a mounted one of another machine."""
 
     def __init__(self, folder: Path):
         self.name = str(folder)
@@ -98,7 +98,7 @@ class FolderSource:
             os.close(fd)
 
     def _open(self, name: str) -> int:
-        """Return a descriptor of a regular file, which is not reached by a symbolic link."""
+        """Return a descriptor of a regular file, reached without symbolic links."""
         *folders, last = name.split("/")
         places: list[int] = []
         try:
@@ -122,15 +122,15 @@ class FolderSource:
 class HttpSource:
     """A folder that a web server serves as files; a context manager of its connections.
 
-    Ranges are used where the server has them.  Content encodings are not requested, since sizes
-    would not be known then.
+    Uses ranges where the server has them.  Requests no content encodings, since sizes would be
+    unknown then.
     """
 
     #: redirects that one request may take
     MAX_REDIRECTS = 5
-    #: the longest pause between two packets, and until a connection is established
+    #: the longest pause between two packets, and the longest wait for a connection
     PAUSE_SECS = 30.0
-    #: bytes a second below which a request is abandoned, measured over so many seconds
+    #: bytes a second below which a request fails, measured over so many seconds
     MIN_SPEED = 2_000
     SPEED_SECS = 30.0
 

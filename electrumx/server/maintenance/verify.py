@@ -79,7 +79,7 @@ async def _snapshot_with_node(
 
 
 async def _no_answer(daemon: Daemon) -> str:
-    """Return why the node cannot be asked, which is empty if it can.  The daemon retries."""
+    """Return why the node does not answer, which is empty if it does.  The daemon retries."""
     try:
         await asyncio.wait_for(daemon.height(), NODE_ANSWER_SECS)
     except asyncio.TimeoutError:
@@ -120,13 +120,13 @@ async def verify(
 ) -> Verdict:
     """Audit an open database; flushes hold ``lock``.
 
-    Raise DBError if the database cannot be read, or is closed during the audit.
+    Raise DBError if reading the database fails, or the database closes during the audit.
     """
     start = time.monotonic()
     attempt = 0
     while True:
         if attempt:
-            # Flat files were rewritten during the audit.
+            # The reorganisation rewrote flat files during the audit.
             logger.info("verify: blocks were reorganised; starting again")
         audit = Audit(db, deep=deep, logger=logger, rest=rest)
         try:

@@ -1,8 +1,8 @@
 """New transactions on their way into the mempool: parsed, and then given their inputs.
 
-Pure; runs in: threads, during which the index that is read does not change.
+Pure; runs in: threads, during which the index does not change.
 
-Long chains of unconfirmed transactions arrive in any order.  They are accepted parents before
+Long chains of unconfirmed transactions arrive in any order.  ``Candidates`` accepts parents before
 children in one go: trying all of them again after each round took time quadratic in their length.
 """
 
@@ -24,7 +24,7 @@ from electrumx.server.notifications import Confirmed
 
 
 class Candidate(NamedTuple):
-    """A transaction whose inputs are not known yet."""
+    """A transaction whose inputs are still unknown."""
 
     prevouts: tuple[Prevout, ...]
     out_pairs: tuple[HashXValue, ...]
@@ -44,7 +44,7 @@ class Candidates:
         self.utxos.update(other.utxos)
 
     def drop_confirmed(self, steps: Iterable[Confirmed]) -> None:
-        """Drop those that blocks confirmed, or made impossible, since their inputs were found."""
+        """Drop those that blocks confirmed, or made impossible, since the look-up of their inputs."""
         for step in steps:
             for tx_hash in split_hashes(step.tx_hashes):
                 self.txs.pop(tx_hash, None)
@@ -54,14 +54,14 @@ class Candidates:
                     del self.txs[tx_hash]
 
     def take_acceptable(self, known: Mapping[bytes, MemPoolTx]) -> dict[bytes, MemPoolTx]:
-        """Take out, and return, those all of whose inputs are found, parents before children.
+        """Take out, and return, those whose inputs are all there, parents before children.
 
-        An input is found among the outputs of the database, of the transactions known, and of
-        those accepted here.
+        An input comes from the outputs of the database, of the transactions known, or of those
+        accepted here.
         """
         candidates = self.txs
         accepted: dict[bytes, MemPoolTx] = {}
-        # Candidate -> number of inputs whose transactions have to be accepted first, and the reverse
+        # Candidate -> number of inputs whose transactions have to come first, and the reverse
         waiting_for: dict[bytes, int] = {}
         children: dict[bytes, list[bytes]] = {}
         ready = []
@@ -101,7 +101,7 @@ class Candidates:
         known: Mapping[bytes, MemPoolTx],
         accepted: Mapping[bytes, MemPoolTx],
     ) -> MemPoolTx | None:
-        """Return the transaction with its inputs, None if one of them cannot be found."""
+        """Return the transaction with its inputs, None if one of them is missing."""
         in_pairs = []
         fee = 0
         for prevout in candidate.prevouts:
@@ -123,7 +123,7 @@ class Candidates:
 
 
 class CandidateParser:
-    """Parses the raw transactions of a coin, compiled if that is wanted and there."""
+    """Parses the raw transactions of a coin, compiled if requested and there."""
 
     def __init__(self, coin: type[Coin], *, compiled: bool = True) -> None:
         self.logger = class_logger(__name__, self.__class__.__name__)
@@ -138,7 +138,7 @@ class CandidateParser:
     ) -> tuple[Candidates, tuple[Prevout, ...]]:
         """Return the transactions, and those of their prevouts that are not of unconfirmed ones.
 
-        Those that are None, or cannot be parsed, are passed over.
+        Skip those that are None, and those that do not parse.
         """
         result = Candidates()
         for tx_hash, raw_tx in zip(hashes, raw_txs, strict=True):
@@ -158,7 +158,7 @@ class CandidateParser:
         return result, tuple(prevouts)
 
     def parse_tx(self, raw_tx: bytes) -> Candidate:
-        """Return a transaction without its fee.  Raises DeserializeError if it is malformed."""
+        """Return a transaction without its fee.  Raises DeserializeError for a malformed one."""
         if self._compiled:
             parts = self._compiled(raw_tx)
             if parts is not None:

@@ -52,15 +52,15 @@ class MemPoolAPI(ABC):
         await self.on_mempool(touched, height)
 
     async def daemon_tip_hash(self) -> bytes | None:
-        """Ask the node for the hash of its tip; None means that tips are not compared."""
+        """Ask the node for the hash of its tip; None means no comparison of tips."""
         return None
 
     def db_tip(self) -> bytes | None:
-        """Return the hash of the database's tip; None means that tips are not compared."""
+        """Return the hash of the database's tip; None means no comparison of tips."""
         return None
 
     def confirmed_after(self, tip: bytes) -> Confirmed | None:
-        """Return the committed step from this tip to the next, None if that is not known."""
+        """Return the committed step from this tip to the next, None if unknown."""
         return None
 
     def processed_after(self, tip: bytes) -> Confirmed | None:

@@ -23,7 +23,7 @@ ARRIVAL_PAUSE_SECS = 0.02
 
 
 class ArrivalTask:
-    """Adds and removes single transactions as they are reported."""
+    """Adds and removes single transactions as reports of them arrive."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class ArrivalTask:
                 arrivals.retry_after_block(tx_hash, entering[tx_hash])
             if not touched:
                 return
-            # Begun with the lock held, so that no block is reported before.
+            # Begun with the lock held, so that no report of a block comes before.
             telling = asyncio.ensure_future(state.report(touched, state.height))
         await telling
 

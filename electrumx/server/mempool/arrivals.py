@@ -1,12 +1,12 @@
 """The queue of reports that the node added a transaction to its mempool, or removed one.
 
-Between two listings of the node's mempool, single transactions are reported: those that clients
+Between two listings of the node's mempool come reports of single transactions: those that clients
 broadcast through us, and those that the node publishes by ZMQ.  They queue here until the mempool
 applies them, in batches, and notifies.  A report is only a hint: the mempool adds a transaction
-when the node has it and all its inputs are found.  The next listing finds lost reports.
+when the node has it and all its inputs are there.  The next listing finds lost reports.
 
-Reports applied since the last request of a listing are recorded, because that listing may lack
-them: without the record a refresh would remove a transaction that was just broadcast.
+A record keeps the reports applied since the last request of a listing, because that listing may
+lack them: without the record a refresh would remove a transaction broadcast just before.
 
 Pure state; runs in: the event loop.
 """
@@ -18,8 +18,8 @@ from itertools import islice
 #: reports that wait at most, and the bytes of their raw transactions
 MAX_REPORTS = 10_000
 MAX_RAW_BYTES = 32_000_000
-#: seconds before a node is asked again for a transaction that it did not have: some accept a
-#: broadcast first and verify it afterwards
+#: seconds before the next request to a node for a transaction that it did not have: some accept
+#: a broadcast first and verify it afterwards
 RETRY_SECS = (0.05, 0.25)
 
 
@@ -28,9 +28,9 @@ class Report:
     """A transaction that entered, or left, the node's mempool."""
 
     entered: bool
-    #: the raw transaction, None if the node must be asked for it
+    #: the raw transaction, None if the node has to send it
     raw: bytes | None = None
-    #: how often the node was asked in vain
+    #: number of requests to the node in vain
     tries: int = 0
 
 
@@ -38,16 +38,16 @@ class Arrivals:
     """Reports that wait, and those applied since the last listing."""
 
     def __init__(self) -> None:
-        #: set while there are reports to be applied
+        #: set while there are reports to apply
         self.event = asyncio.Event()
-        #: reports were dropped: the node's mempool has to be listed
+        #: the queue dropped reports: a refresh has to list the node's mempool
         self.overflowed = False
-        #: transactions that entered, or left, since the last listing was requested
+        #: transactions that entered, or left, since the request of the last listing
         self.entered_since: set[bytes] = set()
         self.left_since: set[bytes] = set()
         self._reports: dict[bytes, Report] = {}
         self._raw_bytes = 0
-        # Reports whose inputs were not found: perhaps those are in a block that is not indexed yet.
+        # Reports with missing inputs: perhaps those are in a block that is not in the database yet.
         self._unresolved: dict[bytes, Report] = {}
 
     def report(self, tx_hash: bytes, report: Report) -> None:
@@ -93,7 +93,7 @@ class Arrivals:
             self.report(tx_hash, report)
 
     def retry_after_block(self, tx_hash: bytes, report: Report) -> None:
-        """Keep a transaction whose inputs were not found until the database has moved."""
+        """Keep a transaction with missing inputs until the database has moved."""
         if len(self._unresolved) < MAX_REPORTS:
             self._unresolved[tx_hash] = report
 

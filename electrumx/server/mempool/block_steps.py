@@ -1,10 +1,10 @@
 """Follows the database: blocks remove transactions at once, without a request to the node.
 
-When blocks have been committed on top of the tip that the maps are at, their transactions and those
-that they made impossible disappear, so that clients need not wait until a node with a large mempool
-has listed it.  These transactions are determined while the block is written to disk; then they are
-``leaving``, in one step, and are removed when clients have been notified.  Undone blocks are a step
-too: their transactions are missing until the next refresh.
+When the database has committed blocks on top of the tip that the maps are at, their transactions and
+those that they made impossible disappear, so that clients need not wait until a node with a large
+mempool has listed it.  A task computes these transactions while the database writes the block; then
+they are ``leaving``, in one step, and leave the maps after the notification of clients.  Undone
+blocks are a step too: their transactions are missing until the next refresh.
 
 Runs in: the event loop, in tasks of ``MemPool``.
 """
@@ -24,7 +24,7 @@ class BlockSteps:
 
     refresh_soon: have the node's mempool listed
     pause_secs:   after the last of some blocks before that, if the maps are complete
-    settle_secs:  how long the removal waits until the step is reported
+    settle_secs:  how long the removal waits for the report of the step
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""The compact histogram of fee rates that clients are served, computed again from time to time.
+"""The compact histogram of fee rates for clients, computed again from time to time.
 
-Runs in: the event loop, in a task of ``MemPool``; it is compacted in a thread.
+Runs in: the event loop, in a task of ``MemPool``; a thread compacts it.
 """
 
 import asyncio

@@ -2,12 +2,12 @@
 
 Optional: the operator sets the addresses at which nodes publish ``rawtx``, ``sequence`` or both.
 ``rawtx`` has the transactions that enter the mempool, and those of each new block; ``sequence``, of
-Bitcoin Core from 0.21 on, the hashes of those that enter and of those that are removed otherwise
+Bitcoin Core from 0.21 on, the hashes of those that enter and of those that leave it otherwise
 than by a block.  Each message goes to the mempool as a report of a single transaction; the
 mempool applies reports in batches.
 
 ZMQ publishers drop messages rather than wait for a slow subscriber, but number them.  After a gap in
-the numbers, and after a start, the mempool is listed.  Polling continues in any case.
+the numbers, and after a start, a refresh lists the mempool.  Polling continues in any case.
 
 Runs in: the event loop.  Each address has a socket of its own, as each publisher has its own numbers.
 """
@@ -28,9 +28,9 @@ ENTERED, LEFT = b"A", b"R"
 #: bytes of a message, and messages that wait, at most
 MAX_MESSAGE_BYTES = 32_000_000
 MAX_MESSAGES = 10_000
-#: larger transactions are hashed in a thread
+#: a thread hashes larger transactions
 INLINE_BYTES = 10_000
-#: seconds of silence after which a socket is opened again: libzmq gives a connection up for good
+#: seconds of silence before opening a socket again: libzmq gives a connection up for good
 #: when something other than a publisher answers, or after a message that is too long
 RENEW_SECS = 600.0
 #: seconds between two listings of the mempool because of lost messages
@@ -56,7 +56,7 @@ class Mempool(Protocol):
 class MempoolFeed:
     """Subscribes to the messages that nodes publish of their mempools.
 
-    Raises OperatorError if there are addresses and pyzmq is not installed, or if it refuses one.
+    Raises OperatorError if there are addresses but no pyzmq, or if it refuses one.
     """
 
     def __init__(self, coin: type[Coin], mempool: Mempool, addresses: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Fetches unconfirmed transactions: raw bytes from the node, spent outputs from the database.
 
-Owns the average size of a transaction, by which batches are bounded; not the mempool's state.  Runs
-in: the event loop; long parsing in the thread that is given to it.
+Owns the average size of a transaction, which bounds batches; not the mempool's state.  Runs in: the
+event loop; long parsing in a thread of its owner.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ FETCH_CHUNK = 200
 FETCH_BYTES = 1_000_000
 # Batches in flight: as many as Daemon has slots.
 FETCH_WORKERS = 10
-# Raw transactions that are parsed on the event loop: well under a millisecond.
+# Raw transactions to parse on the event loop: well under a millisecond.
 INLINE_BYTES = 10_000
 
 #: Call a function with arguments in a thread; return its result.
@@ -80,7 +80,7 @@ class CandidateFetcher:
         else:
             result, prevouts = await self._in_thread(parse, hashes, raw_txs, unconfirmed)
         if prevouts:
-            # One look-up at a time, so that clients' reads are not delayed.
+            # One look-up at a time, so as not to delay clients' reads.
             async with self._looking_up:
                 utxos = await self._api.lookup_utxos(prevouts)
             for prevout, utxo in zip(prevouts, utxos, strict=True):

@@ -62,8 +62,8 @@ def split_outpoints(joined: bytes) -> list[Prevout]:
 class HashXMap(Mapping[bytes, set[bytes]]):
     """The transactions of each hashX, as sets that are never empty.
 
-    Most hashXs are touched by one transaction only.  A set of one takes 216 bytes, and the garbage
-    collector looks at each; so that one hash is stored by itself.
+    Most hashXs have one transaction only.  A set of one takes 216 bytes, and the garbage
+    collector looks at each; so that one hash stands by itself.
 
     A dictionary of a million entries takes 40 ms when it grows, during which everything stands
     still.  So there are many small ones, chosen by the first byte of the hashX.
@@ -185,7 +185,7 @@ class MemPoolIndex:
     -> hash of the transaction that spends it. Only the tasks of ``MemPool`` may change them.
 
     The transactions that a block removes disappear from all queries in one step: they are
-    ``leaving`` from then on, and are removed from the maps in time slices.
+    ``leaving`` from then on, and disappear from the maps in time slices.
     """
 
     def __init__(self) -> None:
@@ -200,7 +200,7 @@ class MemPoolIndex:
         self.large = LargeScripts(self)
         #: number of transactions added and removed
         self.changes = 0
-        #: the outpoints that clients are subscribed to
+        #: the outpoints that clients subscribe to
         self.watch = OutpointWatch()
 
     @property
@@ -262,7 +262,7 @@ class MemPoolIndex:
     ) -> None:
         """Add a transaction and those that spend its outputs, which have another height without it.
 
-        Each is added once, however many of the outputs it spends.
+        Add each once, however many of the outputs it spends.
         """
         concerned[tx_hash] = tx
         for idx in range(len(tx.out_pairs)):

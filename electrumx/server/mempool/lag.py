@@ -1,4 +1,4 @@
-"""How far the mempool is behind the node's: whether clients may be served, and the log lines.
+"""How far the mempool is behind the node's: whether the server may serve clients, and the log lines.
 
 Owns the times of complete refreshes.  Runs in: the event loop.
 """
@@ -41,11 +41,11 @@ class MempoolLag:
         return time.monotonic() - self._last_complete > self._behind_secs
 
     async def wait_until_usable(self, reading: Callable[[], str] = str) -> None:
-        """Return when clients may be served: normally after the first complete refresh.
+        """Return when the server may serve clients: normally after the first complete refresh.
 
         Where that takes long, because the mempool is large or the disk slow, blocks come too fast or
-        the node fails, they are served after FIRST_SECS without it.  ``reading`` returns how far it
-        is, for the log.
+        the node fails, the server does so after FIRST_SECS without it.  ``reading`` returns how far
+        it is, for the log.
         """
         if not await wait_for_event(self._first_complete, FIRST_SECS):
             self._logger.warning(

@@ -1,8 +1,8 @@
-"""The outpoints that clients are subscribed to, and which of them may have another status.
+"""The outpoints that clients subscribe to, and which of them may have another status.
 
 The mempool marks the outpoints of each transaction that it adds or removes, and the notifier those
-of blocks.  Too many are marked rather than too few: their status
-is computed again, and compared.  On the event loop.
+of blocks.  They mark too many rather than too few: the notifier
+computes the status of each again, and compares it.  On the event loop.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ Outpoint = tuple[bytes, int]
 
 
 class OutpointWatch:
-    """Watched outpoints, and those of them that were touched."""
+    """Watched outpoints, and the touched ones among them."""
 
     def __init__(self) -> None:
         #: tx hash -> the index of its watched output, or a set of several: a set takes 216 bytes.
@@ -23,7 +23,7 @@ class OutpointWatch:
         self._are_all_touched = False
 
     def __bool__(self) -> bool:
-        """Return whether anything is watched."""
+        """Return whether there are watched outpoints."""
         return bool(self.by_tx)
 
     def __contains__(self, outpoint: Outpoint) -> bool:
@@ -67,7 +67,7 @@ class OutpointWatch:
                 self.touched.add(prevout)
 
     def touch_all(self) -> None:
-        """Mark all that is watched: 200,000 one by one would take half a second."""
+        """Mark all watched outpoints: 200,000 one by one would take half a second."""
         self._are_all_touched = True
 
     def take(self) -> tuple[set[Outpoint], bool]:

@@ -1,10 +1,10 @@
 """Refreshes the mempool: lists the node's transactions, removes those that vanished, reads new ones.
 
 A refresh reads new transactions some ten thousands at a time; one that lacks a parent waits for the
-next portion, and at the end is dropped until the next refresh.
+next portion, and at the end stays out until the next refresh.
 
 A refresh during which the tip moved, at the node or here, still adds new transactions: only a list
-that was made at the tip of the database shows that a transaction vanished, and makes the maps
+made at the tip of the database shows that a transaction vanished, and makes the maps
 complete.  While they are not, ``info`` of the mempool and the log report that it is behind.
 
 Runs in: the event loop, in a task of ``MemPool``.
@@ -29,13 +29,13 @@ from electrumx.server.mempool.lag import MempoolLag
 from electrumx.server.mempool.state import MempoolState
 from electrumx.server.runtime.histogram import Histogram
 
-# New transactions that are fetched before they are accepted.
+# New transactions in a portion, fetched first and then accepted.
 PORTION = 20_000
 # Before listing again because the node's height changed during a refresh, in seconds.
 RESTART_DELAY_SECS = 0.1
 # Upper bounds of the durations of refreshes, in seconds.
 REFRESH_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
-# Lines of the log in a minute about transactions that could not be added.
+# Lines of the log in a minute about dropped transactions.
 DROPPED_LINES = 10
 
 
@@ -44,11 +44,11 @@ class DBSyncError(Exception):
 
 
 class _HeightMovedError(Exception):
-    """Internal: the node's height changed while its transactions were listed."""
+    """Internal: the node's height changed during the listing of its transactions."""
 
 
 class Refresher:
-    """Makes the mempool like the node's, each ``refresh_secs`` or when it is woken.
+    """Makes the mempool like the node's, each ``refresh_secs`` or on ``wake``.
 
     wake: ends the pause between refreshes
     """
@@ -74,15 +74,15 @@ class Refresher:
         self._log_limit = RateLimitedLog(logger, lines=DROPPED_LINES)
         #: durations of refreshes
         self.histogram = Histogram(REFRESH_BOUNDS)
-        # New transactions of the last listing, and those of them that were read
+        # New transactions of the last listing, and those of them read so far
         self._to_read = self._read = 0
 
     def reading(self) -> str:
-        """Return how many of how many new transactions were read, as text."""
+        """Return as text how many of how many new transactions a refresh has read."""
         return f"{self._read:,d} of {self._to_read:,d}"
 
     def is_reading(self) -> bool:
-        """Return whether new transactions are being read."""
+        """Return whether a refresh is reading new transactions."""
         return self._state.steps is not None
 
     async def run(self, synchronized_event: asyncio.Event) -> None:
@@ -117,8 +117,8 @@ class Refresher:
     async def _refresh(self) -> bool:
         """Make the mempool like the node's; return whether it is complete.
 
-        If the tip moves during it, new transactions are added all the same; vanished ones stay.
-        The hashXs of all changes are added to those touched, also if it raises.
+        If the tip moves during it, it adds new transactions all the same; vanished ones stay.
+        The hashXs of all changes go to those touched, also if it raises.
         """
         state = self._state
         api = state.api
@@ -145,7 +145,7 @@ class Refresher:
         return at_tip and state.is_complete
 
     def _begin(self, height: int, *, at_tip: bool, moved: bool) -> None:
-        """Note where the maps are; raise if they cannot be changed now."""
+        """Note where the maps are; raise if they must not change now."""
         state = self._state
         if not at_tip:
             # At the same height, another block: ours will be undone.
@@ -169,7 +169,7 @@ class Refresher:
     def _differences(self, listing: Listing) -> tuple[list[bytes], list[bytes]]:
         """Return the hashes that vanished and those that are new. Runs in: a thread."""
         txs, members = self._state.index.txs, listing.members
-        # Changes of single reports after the listing was requested are applied already.
+        # The maps already have the changes of single reports since the request of the listing.
         entered, left = self._arrivals.entered_since, self._arrivals.left_since
         new = [h for h in listing.hashes if h not in txs and h not in left]
         if len(members) < len(listing.hashes):
@@ -200,12 +200,12 @@ class Refresher:
             self._state.steps = None
         dropped = len(candidates.txs)
         if dropped:
-            # A list that was made at another tip may have transactions that are confirmed here.
+            # A list made at another tip may have transactions confirmed here.
             level = logging.ERROR if at_tip else logging.DEBUG
             self._log_limit.log(self._logger, "txs dropped", f"{dropped:,d} txs dropped", level)
 
     async def _accept(self, candidates: Candidates, skipped: set[bytes]) -> None:
-        """Add those whose inputs are all there; the lock is held."""
+        """Add those whose inputs are all there; the caller holds the lock."""
         state = self._state
         if not state.is_following():
             # The outputs found are worth nothing.

@@ -1,13 +1,13 @@
 """Views of scripts with many unconfirmed transactions, shared by all requests.
 
-The replies about an ordinary script are computed for each request: it has a few unconfirmed
-transactions.  For a script with 20,000 each reply takes tens of milliseconds.  These are computed
-in a thread, once for each state of the script in the mempool, and cached until a change of the
+Each request computes its reply about an ordinary script, which has a few unconfirmed
+transactions.  For a script with 20,000 each reply takes tens of milliseconds.  A thread computes
+these, once for each state of the script in the mempool, and they stay cached until a change of the
 mempool touches the script or a parent of one of its transactions.
 
 Runs in: the event loop, except ``history_view`` and ``utxos_view``, which run in a thread.  They
-read dictionaries that the loop may change concurrently: a look-up is atomic, and a view
-during which the script changed is dropped and computed again.
+read dictionaries that the loop may change concurrently: a look-up is atomic, and a request
+drops a view during which the script changed, and computes it again.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ LARGE_TXS = 200
 LARGE_PAIRS = 10_000
 #: transactions in all cached views of a kind, at most; one takes about 250 bytes
 MAX_CACHED_TXS = 200_000
-#: how often a view is computed for one request, while the script changes each time
+#: computations of a view for one request, while the script changes each time
 TRIES = 3
 # Hashes sorted in one call, which holds the interpreter: a fifth of a millisecond.
 SORTED_AT_ONCE = 1_000
@@ -62,12 +62,12 @@ class HistoryView:
     status_text: bytes
     #: the items of the JSON list, joined
     json: bytes
-    # The last confirmed history whose status was computed with this view, and the computation
+    # The last confirmed history whose status this view computed, and the computation
     _history: Any = None
     _making: "asyncio.Task[str] | None" = None
 
     def status_of(self, history: Any) -> str | None:
-        """Return the status that was computed for a confirmed history, None if it was not."""
+        """Return the computed status of a confirmed history, or None."""
         making = self._making
         if history is not self._history or making is None or not making.done():
             return None
@@ -99,7 +99,7 @@ class UTXOsView(NamedTuple):
 
 
 class _Views(Generic[V]):
-    """The views of one kind that are cached, or being computed."""
+    """The views of one kind, cached or under computation."""
 
     def __init__(self, make: Callable[[bytes, list[bytes]], V]) -> None:
         self.make = make
@@ -109,7 +109,7 @@ class _Views(Generic[V]):
         self._cached_txs = 0
 
     def ready(self, hashX: bytes) -> V | None:
-        """Return a view that is cached, which is valid, or None."""
+        """Return a cached view, which is valid, or None."""
         task = self.tasks.get(hashX)
         if task is None or not task.done() or task.cancelled() or task.exception() is not None:
             return None
@@ -164,7 +164,7 @@ class LargeScripts:
         self.utxos = _Views(partial(utxos_view, index))
 
     def is_large(self, hashX: bytes) -> bool:
-        """Return whether the answers about a script are to be computed in a thread."""
+        """Return whether a thread has to compute the answers about a script."""
         touching, txs = self._index.hashXs.touching(hashX), self._index.txs
         if not touching:
             return False

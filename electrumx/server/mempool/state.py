@@ -36,11 +36,11 @@ class MempoolState:
         #: whether the maps held all transactions of the node when they were last refreshed, and no
         #: block was undone since
         self.is_complete = False
-        #: how often transactions were lost: by undone blocks, and with maps that were dropped
+        #: number of losses of transactions: by undone blocks, and with dropped maps
         self.losses = 0
-        #: steps made while new transactions are read, None while none are
+        #: steps made while a refresh reads new transactions, None at other times
         self.steps: list[Confirmed] | None = None
-        #: hashXs of changes that are not reported yet, also of failed refreshes
+        #: hashXs of unreported changes, also of failed refreshes
         self.touched: set[bytes] = set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mempool")
 
@@ -75,7 +75,7 @@ class MempoolState:
         self.index.remove_tx(tx_hash, self.touched)
 
     async def drop_if_lost(self) -> None:
-        """Empty the maps, if it is not known which of their transactions blocks confirmed."""
+        """Empty the maps, if it is unknown which of their transactions blocks confirmed."""
         async with self.lock:
             if not self.is_following():
                 self.note_loss()
@@ -87,11 +87,11 @@ class MempoolState:
         self.losses += 1
 
     def take_touched(self) -> set[bytes]:
-        """Return the hashXs of changes that are not reported yet; the caller reports them."""
+        """Return the hashXs of unreported changes; the caller reports them."""
         touched, self.touched = self.touched, set()
         return touched
 
     async def report(self, touched: set[bytes], height: int) -> None:
-        """Report changes, to be notified of."""
+        """Report changes, for the notification of clients."""
         report = self.api.on_mempool if self.is_complete else self.api.on_mempool_partial
         await report(touched, height)

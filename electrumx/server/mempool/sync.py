@@ -42,19 +42,19 @@ from electrumx.server.storage.schema import UTXO
 
 __all__ = ["DBSyncError", "MemPool", "MemPoolAPI", "MemPoolTx", "MemPoolTxSummary"]
 
-# How long maps are kept when it is not known how to follow the database, in seconds.
+# How long maps stay without a known way to follow the database, in seconds.
 LOST_SECS = 5.0
 
 
 class MemPool:
     """Keeps an index of unconfirmed transactions like the node's mempool.
 
-    coin:            its DESERIALIZER and hashX_from_script are used, and histogram parameters
+    coin:            gives DESERIALIZER, hashX_from_script and the histogram parameters
     refresh_secs:    pause between refreshes
     log_status_secs: pause between status lines
-    settle_secs:     pause after the last of some blocks before the node is asked for its list, at
-                     most as long as refresh_secs: clients are notified of a block first
-    compiled:        whether to parse with the Cython implementation where it is built
+    settle_secs:     pause after the last of some blocks before the request for the node's list, at
+                     most as long as refresh_secs: clients get the notification of a block first
+    compiled:        whether to parse with the Cython implementation where there is one
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class MemPool:
     async def keep_synchronized(self, synchronized_event: asyncio.Event) -> None:
         """Keep the mempool like the node's, until cancelled.
 
-        synchronized_event is set and cleared at once after each successful refresh.
+        Each successful refresh sets synchronized_event and clears it at once.
         """
         try:
             # The refresh comes last, so that the others already wait when it first succeeds.
@@ -160,7 +160,7 @@ class MemPool:
     # -- Being behind
 
     async def wait_until_usable(self) -> None:
-        """Return when clients may be served, see MempoolLag."""
+        """Return when the server may serve clients, see MempoolLag."""
         await self._lag.wait_until_usable(
             lambda: f" ({self.refresher.reading()} transactions read)"
         )
@@ -168,7 +168,7 @@ class MemPool:
     def info(self) -> dict[str, Any]:
         """Return for administrators: whether it is behind, its height, number of transactions.
 
-        While new transactions are read, also how many of how many there are.
+        While a refresh reads new transactions, also how many of how many there are.
         """
         info: dict[str, Any] = {
             "behind": self._lag.is_behind(),
@@ -184,7 +184,7 @@ class MemPool:
     def entered(self, tx_hash: bytes, raw: bytes | None = None) -> None:
         """Note that the node reports another transaction in its mempool.
 
-        Without the raw transaction the node is asked for it.
+        Without the raw transaction the mempool asks the node for it.
         """
         # Also if it is here: it may have left and come back.
         self.arrivals.report(tx_hash, Report(True, raw))
@@ -194,7 +194,7 @@ class MemPool:
         self.arrivals.report(tx_hash, Report(False))
 
     def refresh_soon(self) -> None:
-        """Have the node's mempool listed: reports of single transactions may have been lost."""
+        """Have the node's mempool listed: reports of single transactions may be missing."""
         self._wake.set()
 
     # -- Fee rates
@@ -215,12 +215,12 @@ class MemPool:
 
     @property
     def txs(self) -> dict[bytes, MemPoolTx]:
-        """The transactions of the index, by hash; not to be changed."""
+        """The transactions of the index, by hash; do not change them."""
         return self.index.txs
 
     @property
     def hashXs(self) -> HashXMap:
-        """The hashes of the index's transactions, by hashX; not to be changed."""
+        """The hashes of the index's transactions, by hashX; do not change them."""
         return self.index.hashXs
 
     async def balance_delta(self, hashX: bytes) -> int:

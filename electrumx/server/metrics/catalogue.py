@@ -18,7 +18,7 @@ from electrumx.server.runtime.server_state import State
 from electrumx.server.session.engine.method_registry import INVALID_METHOD
 
 COUNTER, GAUGE, HISTOGRAM, INFO = "counter", "gauge", "histogram", "info"
-# Lines of the log for connections that were refused or dropped, with their labels
+# Lines of the log for refused or dropped connections, with their labels
 REFUSALS = {
     "refused: banned": "banned",
     "refused: too many of one address": "address",

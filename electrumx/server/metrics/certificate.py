@@ -15,7 +15,7 @@ MAX_FILE_BYTES = 1_000_000
 def expiry_of_file(path: str) -> float | None:
     """Return when the first certificate of a PEM file ends, in seconds since the epoch.
 
-    None if the file cannot be read, or has no certificate.
+    None if the file is unreadable, or has no certificate.
     """
     try:
         with open(path, encoding="ascii", errors="replace") as file:

@@ -1,6 +1,6 @@
 """The disk that the database takes, measured once in a while.
 
-Runs in: the event loop; the files are counted in a thread.
+Runs in: the event loop; a thread counts the files.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The pages of the ``metrics`` service: liveness, readiness, metrics, status.
 
-Values are read on the event loop, which takes less than a millisecond, and written as text in a thread.
+The event loop reads the values, in less than a millisecond, and a thread writes them as text.
 Concurrent requests share one reading, and later ones the same for ``SHARED_SECS``, so that many of them
 cost little.
 
@@ -30,7 +30,7 @@ from electrumx.server.session.admin.tables import readiness
 
 T = TypeVar("T")
 
-#: how long a text is served after it was made
+#: for how long a finished text serves requests
 SHARED_SECS = 0.5
 CERTIFICATE_SECS = 3600.0
 PAGE = Path(__file__).parent / "page"
@@ -42,7 +42,7 @@ CONTENT_TYPES = {
     ".svg": "image/svg+xml",
 }
 OPENMETRICS = "application/openmetrics-text"
-#: of all versions that a client may accept, this one is served
+#: of all versions that a client may accept, the server sends this one
 OPENMETRICS_ACCEPT = f"{OPENMETRICS}; version=1.0.0"
 
 
@@ -55,7 +55,7 @@ class SharedReply:
         self._made_at = float("-inf")
 
     async def get(self) -> Reply:
-        """Return the reply; make it unless that is in progress or was done just now."""
+        """Return the reply; make it unless that is in progress or happened just now."""
         now = asyncio.get_running_loop().time()
         task = self._task
         if task is None or (task.done() and now - self._made_at >= SHARED_SECS):
@@ -151,7 +151,7 @@ class MetricsService:
 
 
 def hosts_of(env: Env) -> set[str]:
-    """Return the names in the public DNS under which the pages are served."""
+    """Return the names in the public DNS under which the service has its pages."""
     services = [*env.report_services, *(s for s in env.services if s.protocol == "metrics")]
     hosts = {host_name(str(service.host)) for service in services}
     return {*hosts, *env.metrics_hosts, host_name(socket.gethostname())}

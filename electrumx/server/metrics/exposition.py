@@ -1,8 +1,8 @@
 """Metrics as text, in the format of Prometheus or of OpenMetrics.
 
 The formats are those of ``prometheus_client``, of which nothing else counts or measures.  It checks and
-escapes each name and label of each line, which takes 10 to 20 ms for a thousand lines; so each line is
-cached up to its value, which is written here.
+escapes each name and label of each line, which takes 10 to 20 ms for a thousand lines; so a cache
+keeps each line up to its value, which this module writes.
 
 Runs in: a thread, on copies of the values.
 """

@@ -2,8 +2,8 @@
 
 Owns its sockets and connections, and knows nothing of the pages.  Only GET and HEAD.  A request, the
 pause before it and its reply have ``IDLE_SECS`` each; a head has ``MAX_HEAD_BYTES`` at most.  There
-are ``MAX_CONNECTIONS``; for another one the connection is closed that has waited longest for its client:
-for a request, or to read a reply.  Web pages of other origins are refused (``web_pages``).
+are ``MAX_CONNECTIONS``; another one closes the connection that has waited longest for its client:
+for a request, or to read a reply.  ``web_pages`` refuses web pages of other origins.
 
 Runs in: the event loop.
 """
@@ -25,7 +25,7 @@ MAX_CONNECTIONS = 8
 IDLE_SECS = 5.0
 MAX_HEAD_BYTES = 8_192
 METHODS = ("GET", "HEAD")
-# After an answer with one of these statuses the connection is closed.
+# An answer with one of these statuses closes the connection.
 CLOSING = (400, 403, 405, 421, 500)
 # Pages load nothing from elsewhere, and are not shown inside others.
 COMMON_HEADERS = {
@@ -100,7 +100,7 @@ class HttpConnection(web.RequestHandler):
         self._restart_deadline()
 
     def sending(self) -> None:
-        """Note that a reply was made, which the client is to read."""
+        """Note that a reply is ready for the client to read."""
         self.is_idle = True
         self._owner.idle(self)
 
@@ -169,11 +169,11 @@ class HttpService:
 
     @property
     def ports(self) -> list[int]:
-        """The ports that are listened on."""
+        """The ports of the listening sockets."""
         return [sock.getsockname()[1] for server in self._servers for sock in server.sockets]
 
     def busy_count(self) -> int:
-        """Return for how many connections a reply is being made."""
+        """Return how many connections have a reply in preparation."""
         return sum(not connection.is_idle for connection in self._connections)
 
     async def _listen(self, service: Service) -> None:

@@ -1,8 +1,9 @@
 """The figures of the process that every program has, under the names of ``prometheus_client``.
 
 The collector of that library lists all open files, one by one: with 5,000 sessions 8 ms, most of the
-cost of a scrape.  Linux 6.2 and later state their number as the size of the directory; elsewhere they
-are listed, and the number serves for ``OPEN_FDS_SECS``.  A system without ``/proc`` has no such figures.
+cost of a scrape.  Linux 6.2 and later state their number as the size of the directory; elsewhere a
+listing counts them, and the number serves for ``OPEN_FDS_SECS``.  A system without ``/proc`` has no
+such figures.
 
 Runs in: a thread.
 """

@@ -46,7 +46,7 @@ class RequestRates:
         return {method: stats.histogram().counts for method, stats in self._requests.items()}
 
     def now(self) -> list[MethodRate]:
-        """Return each method that was requested in the last minute, the most frequent first."""
+        """Return each method requested in the last minute, the most frequent first."""
         if not self._samples:
             return []
         then, before = self._samples[0]

@@ -1,4 +1,4 @@
-"""The parts of the server that metrics are read from.
+"""The parts of the server from which metrics come.
 
 Runs in: the event loop.
 """
@@ -21,7 +21,7 @@ from electrumx.server.session.manager import SessionManager
 class Sources:
     """The parts of the server."""
 
-    #: of the start; settings that a reload can change are read from the session manager
+    #: of the start; settings that a reload can change come from the session manager
     env: Env
     db: DB
     processor: BlockProcessor
@@ -48,7 +48,7 @@ class Reading:
 
     @property
     def sessions(self) -> SessionCounts:
-        """The sessions that are connected, and their traffic."""
+        """The connected sessions, and their traffic."""
         return self.parts.manager.shared.table.counts
 
     def subscriptions(self) -> dict[str, int]:

@@ -1,9 +1,9 @@
-"""The peer set: which other servers exist, which of them are verified, and which are reported.
+"""The peer set: which other servers exist, which of them are verified, and which clients get.
 
 * `peer_set`: the set itself: statuses, the blacklist, the peers that clients get.
 * `manager`: the requests of clients and of the operator, and the task that monitors each peer.
 * `visits`: one visit to a peer, whether it makes the peer good or bad, and the pause after it.
-* `routes`: the addresses at which a peer may be reached, and the proxy, TLS and our own address.
+* `routes`: the addresses to reach a peer at, and the proxy, TLS and our own address.
 * `registration`: has peers add this server.
 * `admission`: when a client may have a peer added.
 * `verify`: the answers of a peer that make it good; knows no other peers.

@@ -1,4 +1,4 @@
-"""When a client's request to add a peer is accepted.
+"""When to accept a client's request to add a peer.
 
 A request makes us connect to a host of a stranger's choice, so a clearnet host must resolve to
 the address that asks, and requests are rate-limited by domain or network, and for Tor as a whole.
@@ -25,7 +25,7 @@ class AddPeerRules:
     def __init__(self, resolver: Resolver, clock: Callable[[], float]) -> None:
         self._resolver = resolver
         self._clock = clock
-        # Onion peers are accepted from this time on.
+        # Accept onion peers from this time on.
         self.permit_onion_peer_time: float = clock()
         # Domain -> time of the last accepted request.
         self.recent_peer_adds: dict[str, float] = {}
@@ -40,12 +40,12 @@ class AddPeerRules:
         return ".".join(peer.host.lower().rstrip(".").split(".")[-2:])
 
     def is_rate_limited(self, peer: Peer) -> bool:
-        """Return whether a request for the peer's domain was accepted in the last `PEER_ADD_PAUSE`."""
+        """Return whether we accepted a request for the peer's domain in the last `PEER_ADD_PAUSE`."""
         last_add = self.recent_peer_adds.get(self._domain(peer))
         return last_add is not None and self._is_recent(last_add)
 
     def _is_recent(self, last_add: float) -> bool:
-        # Either way: the clock may have been set back since.
+        # Either way: the clock may have gone back since.
         return abs(self._clock() - last_add) <= PEER_ADD_PAUSE
 
     async def refusal(self, peer: Peer, source_addr: str) -> str | None:

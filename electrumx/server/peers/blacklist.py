@@ -27,7 +27,7 @@ class BlacklistTask:
     async def run(self) -> None:
         """Fetch the blacklist every `BLACKLIST_REFRESH_SECS` until cancelled.
 
-        The peers that it has are tried at once, which marks them as bad. After a failure the old
+        Try at once the peers that it has, which marks them as bad. After a failure the old
         list remains.
         """
         if not self._url:

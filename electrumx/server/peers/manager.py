@@ -32,7 +32,7 @@ REMINDER_SECS = 3600
 class PeerManager:
     """Discovers and verifies peers, and returns those that clients may use.
 
-    `resolver` resolves the names of hosts that ask to be added, `names` those to connect to;
+    `resolver` resolves the names of hosts that ask us to add them, `names` those to connect to;
     `is_public` returns whether a peer is worth connecting to, `is_banned` whether the operator banned
     an address. The times are in seconds. `db` gives our height and headers.
     """
@@ -52,7 +52,7 @@ class PeerManager:
     ) -> None:
         self.logger = class_logger(__name__, self.__class__.__name__)
         self.env = env
-        #: whether addresses of clients are kept out of the log; changed by a reload
+        #: whether addresses of clients stay out of the log; a reload changes it
         self.anon_logs: bool = env.anon_logs
         self.db = db
 
@@ -66,7 +66,7 @@ class PeerManager:
             Peer.from_real_name(real_name, "coins.py", coin.PEER_DEFAULT_PORTS)
             for real_name in coin.PEERS
         ]
-        #: the peers that are known
+        #: the known peers
         self.peer_set = PeerSet(clock, is_public)
         self.peers = self.peer_set.peers
         self._blacklist = BlacklistTask(env.blacklist_url, self.peer_set, self.logger)
@@ -76,7 +76,7 @@ class PeerManager:
             env,
             self._proxies,
             self.myselves,
-            # A separate one: requests to be added must not delay our own connections.
+            # A separate one: add_peer requests must not delay our own connections.
             names=names or ThreadResolver(),
             is_public=is_public,
             is_banned=is_banned,
@@ -131,7 +131,7 @@ class PeerManager:
     def proxy_address(self) -> str | None:
         """Return the IP address that connections through the proxy come from, as text.
 
-        None while no proxy is known, or if it did not answer when it was asked for that.
+        None while no proxy is known, or if it did not answer when asked for that.
         """
         return self._proxies.ip_address
 
@@ -158,7 +158,7 @@ class PeerManager:
         self.note_peers([peer], check_ports=True)
 
     async def on_add_peer(self, features: Any, source_addr: str | None) -> bool:
-        """Handle a client's wish to be known; True if it is accepted for checking.
+        """Handle a client's add_peer request; True if accepted for checking.
 
         `features` is any JSON value, `source_addr` the client's IP address as text or None if
         it is gone. Never raises.
@@ -209,7 +209,7 @@ class PeerManager:
     ) -> None:
         """Add those of `peers` that are new and usable, at most `limit`, and monitor them.
 
-        With `check_ports`, a known peer whose ports differ is tried at once.
+        With `check_ports`, try at once a known peer whose ports differ.
         """
         known = set(self.peers)
         new_peers: list[Peer] = []
@@ -219,7 +219,7 @@ class PeerManager:
             matches = peer.matches(known)
             if not matches:
                 new_peers.append(peer)
-                # So that the list's own duplicates are found.
+                # Finds the list's own duplicates.
                 known.add(peer)
             elif check_ports:
                 self._retry_if_ports_changed(peer, matches)
@@ -246,7 +246,7 @@ class PeerManager:
         task.add_done_callback(self.tasks.discard)
 
     async def discover_peers(self) -> None:
-        """Look for peers and verify them until cancelled; return at once if that is disabled.
+        """Look for peers and verify them until cancelled; return at once if disabled.
 
         Never raises: the server is of use without its peers.
         """
@@ -293,14 +293,14 @@ class PeerManager:
     async def _use_proxy(self) -> None:
         """Look for a proxy; then try the peers that need one."""
         await self._proxies.find()
-        # Peers that had to wait for the proxy, and onion peers that were passed over.
+        # Peers that had to wait for the proxy, and skipped onion peers.
         wake(peer for peer in self.peers if self._proxies.is_needed_for(peer))
         await self._import_peers()
 
     # --- Monitoring one peer
 
     async def monitor_peer(self, peer: Peer) -> None:
-        """Verify a peer of the set again and again, until it is forgotten."""
+        """Verify a peer of the set again and again, until the task gives it up."""
         while peer in self.peers:
             pause_secs = await self.visits.visit(peer)
             if pause_secs is None:
@@ -309,7 +309,7 @@ class PeerManager:
             await self._pause(peer, pause_secs)
 
     async def _pause(self, peer: Peer, secs: float) -> None:
-        """Return after `secs`, or as soon as the peer's retry event is set."""
+        """Return after `secs`, or at once on the peer's retry event."""
         self.pausing.add(peer)
         try:
             await wait_for_event(peer.retry_event, secs)

@@ -1,6 +1,6 @@
 """The set of peers: their statuses, the blacklist, and the peers that clients get.
 
-A peer is *recent good* if it was verified within `STALE_SECS`; only such peers are reported.  No
+A peer is *recent good* if a visit verified it within `STALE_SECS`; clients get only such peers.  No
 network here. Runs on the event loop.
 """
 
@@ -60,7 +60,7 @@ class PeerSet:
 
     def is_recent(self, last_good: float) -> bool:
         """Return whether a time is less than `STALE_SECS` from now."""
-        # In both directions: the clock may have been set back.
+        # In both directions: the clock may have gone back.
         return abs(self._clock() - last_good) < STALE_SECS
 
     def _set_statuses(self) -> None:
@@ -135,12 +135,12 @@ class PeerSet:
                 raise BadPeerError("too many onion peers already")
             return
         bucket = peer.bucket_for_internal_purposes()
-        # Peers whose address is not known have nothing in common.
+        # Peers of unknown address have nothing in common.
         if bucket and any(other.bucket_for_internal_purposes() == bucket for other in others):
             raise BadPeerError(f"too many peers already in bucket {bucket}")
 
     def mark_verified(self, peer: Peer) -> list[Peer]:
-        """Mark `peer` as good, and remove those that it makes superfluous, which are returned."""
+        """Mark `peer` as good, and remove, and return, those that it makes superfluous."""
         peer.try_count = 0
         peer.last_good = self._clock()
         peer.source = "peer"

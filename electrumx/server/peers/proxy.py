@@ -15,7 +15,7 @@ PROXY_RETRY_SECS = 900
 
 
 class ProxyFinder:
-    """Looks for the proxy where `env` expects it, and has it once it is found."""
+    """Looks for the proxy where `env` expects it, and has it once found."""
 
     def __init__(self, env: Env, logger: logging.Logger) -> None:
         self._env = env
@@ -23,15 +23,15 @@ class ProxyFinder:
         #: None while none is known
         self.proxy: PeerProxy | None = None
         #: the IP address that connections through the proxy come from, as text; None while no proxy
-        #: is known, or if it did not answer when it was asked for that
+        #: is known, or if it did not answer when asked for that
         self.ip_address: str | None = None
 
     def is_needed_for(self, peer: Peer) -> bool:
-        """Return whether `peer` may be connected to only through the proxy."""
+        """Return whether connections to `peer` must go through the proxy."""
         return bool(self._env.force_proxy) or peer.is_tor
 
     async def find(self) -> None:
-        """Look for the proxy until it is found, every `PROXY_RETRY_SECS`."""
+        """Look for the proxy until there is one, every `PROXY_RETRY_SECS`."""
         host, port = self._env.tor_proxy_host, self._env.tor_proxy_port
         while True:
             self._logger.info(f"trying to detect proxy on {host}")

@@ -23,7 +23,7 @@ class Registration:
     """Registers this server with peers, by its first name that is not on Tor.
 
     myselves:  the peers that are this server
-    is_public: whether a peer is worth connecting to; if we are not, no peer is bothered
+    is_public: whether a peer is worth connecting to; if we are not, bother no peer
     """
 
     def __init__(

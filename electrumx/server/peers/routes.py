@@ -1,7 +1,7 @@
-"""How a peer is reached: at which addresses, from which of ours, and by which proxy.
+"""How to reach a peer: at which addresses, from which of ours, and by which proxy.
 
-Strangers choose the names and the addresses behind them. Each is compared with the bans and must be
-public before a connection, and once more when one is made. Runs on the event loop.
+Strangers choose the names and the addresses behind them. Before a connection each must be public and
+under no ban, and once more on the connection. Runs on the event loop.
 """
 
 import socket
@@ -17,7 +17,7 @@ from electrumx.server.peers.sources import Resolver
 
 
 class PeerRoutes:
-    """Knows where a peer may be connected to, and how.
+    """Knows where to connect to a peer, and how.
 
     myselves:  the peers that are this server
     names:     resolves the names of peers
@@ -42,7 +42,7 @@ class PeerRoutes:
         self._names = names
         self._is_public = is_public
         self._is_banned = is_banned
-        # Certificates of peers are self-signed as a rule; a peer's answers are checked instead.
+        # Certificates of peers are self-signed as a rule; check a peer's answers instead.
         self._ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._ssl_context.check_hostname = False
         self._ssl_context.verify_mode = ssl.CERT_NONE
@@ -55,7 +55,7 @@ class PeerRoutes:
             return False
 
     def is_open(self, peer: Peer) -> bool:
-        """Return whether `peer` can be connected to now: some must wait until a proxy is known."""
+        """Return whether we can connect to `peer` now: some must wait for a proxy."""
         return self._proxies.proxy is not None or not self._proxies.is_needed_for(peer)
 
     async def addresses(self, peer: Peer) -> list[str]:

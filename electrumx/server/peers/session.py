@@ -1,8 +1,8 @@
 """One outgoing connection to a peer, and how a conversation with a stranger goes wrong.
 
-The library cancels the requests that are waiting when a connection is lost, which a task cannot
+The library cancels the requests that are waiting when it loses a connection, which a task cannot
 distinguish from its own cancellation. `run_bounded` can: it gives every such conversation a task
-of its own, so that only *our* cancellation is ever seen as one.
+of its own, so that only *our* cancellation counts as one.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ T = TypeVar("T")
 # The library reads all that has arrived before anything else runs, and starts a task for each
 # request: a flood must end where it is read. New blocks cause a few notifications at most.
 MAX_UNSOLICITED = 100
-# Addresses of a name that are tried in one attempt, of each family.
+# Addresses of a name to try in one attempt, of each family.
 MAX_ADDRESSES = 4
 # How much of a stranger's text a log line or an error repeats.
 MAX_QUOTED_LENGTH = 100
 
 
 class BadPeerError(ElectrumXError):
-    """A peer that lies, is not wanted, or does not speak the protocol; the text is the reason."""
+    """A peer that lies, is unwanted, or does not speak the protocol; the text is the reason."""
 
 
 class PeerConnectionLostError(ConnectionError):
@@ -74,7 +74,7 @@ async def run_bounded(coro: Coroutine[object, object, T], timeout_secs: float | 
     """Return the result of `coro`, run as a task of its own for at most `timeout_secs`.
 
     Raises asyncio.TimeoutError, or PeerConnectionLostError if the library cancelled it. The task
-    has ended when this returns, also when the caller is cancelled.
+    has ended when this returns, also on a cancellation of the caller.
     """
     task = asyncio.ensure_future(coro)
     try:
@@ -134,7 +134,7 @@ class PeerSession(RPCSession):  # type: ignore[misc]  # the library has no types
         self.logger = class_logger(__name__, self.__class__.__name__)
 
     def default_connection(self) -> PeerConnection:
-        """Return the JSON-RPC state; called by the library."""
+        """Return the JSON-RPC state; the library calls it."""
         return PeerConnection(JSONRPCv2)
 
     async def handle_request(self, request: object) -> None:

@@ -1,6 +1,6 @@
 """Requests of peer discovery to third parties: names, the blacklist, and the Tor proxy.
 
-Each answer is bounded in size and time, and each question fails with few kinds of error.
+Each answer has bounds in size and time, and each question fails with few kinds of error.
 """
 
 import asyncio
@@ -118,7 +118,7 @@ async def fetch_blacklist(url: str) -> set[str]:
 async def detect_proxy(host: str, port: int | None) -> PeerProxy | None:
     """Return the SOCKS proxy that listens at `host`, or None.
 
-    Without a port the usual ones are tried in turn. Raises OSError, ValueError or
+    Without a port, try the usual ones in turn. Raises OSError, ValueError or
     asyncio.TimeoutError.
     """
     ports = PROXY_PORTS if port is None else (port,)

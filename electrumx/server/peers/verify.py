@@ -1,6 +1,6 @@
 """Verifies a peer in one session: its version, tip, features and peers.
 
-The conversation is judged against our own chain only; how the peer relates to other peers
+Judges the conversation against our own chain only; how the peer relates to other peers
 (blacklist, buckets, matches) is for the manager. Each function raises BadPeerError for a peer
 that lies or does not speak the protocol, and lets errors of the connection pass.
 """
@@ -41,7 +41,7 @@ class ChainDB(Protocol):
 
 @dataclass(frozen=True)
 class Ourselves:
-    """Our own chain and version, which a peer's answers are compared with."""
+    """Our own chain and version, to compare a peer's answers with."""
 
     db: ChainDB
     genesis_hash: str

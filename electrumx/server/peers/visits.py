@@ -1,7 +1,7 @@
 """One visit to a peer: connect, verify, register; and the pause until the next one.
 
-What another server sends is judged here: a lie makes its peer bad, another failure costs an
-attempt, and after some of them the peer is forgotten. Runs on the event loop.
+Judges answers of other servers: a lie makes its peer bad, another failure costs an attempt, and
+after some of them the monitoring of the peer ends. Runs on the event loop.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from electrumx.server.peers.verify import Ourselves, check_peer
 # The unit of pauses between attempts; also the pause while a peer must wait for a proxy.
 WAKEUP_SECS = 300
 
-# Failures in a row after which a peer is forgotten: one that was good once, and others.
+# Failures in a row that end the monitoring of a peer: one that was good once, and others.
 MAX_TRIES_ONCE_GOOD = 10
 MAX_TRIES = 3
 # An honest session takes at most four requests in a row, and connecting.
@@ -39,11 +39,11 @@ REQUESTS_PER_SESSION = 5
 
 
 class PeerVisits:
-    """Visits peers, and decides when each is visited again. The times are in seconds.
+    """Visits peers, and decides when to visit each again. The times are in seconds.
 
-    ours:                our chain and version, which answers are compared with
-    note_peers:          is called with the peers that a peer on our chain reports
-    on_verified:         is called when a peer has been marked as good
+    ours:                our chain and version, to compare answers with
+    note_peers:          takes the peers that a peer on our chain reports
+    on_verified:         runs after a visit marked a peer as good
     request_timeout:     how long a reply may take
     tor_request_timeout: the same for peers on Tor
     clock:               gives unix times
@@ -98,7 +98,7 @@ class PeerVisits:
         start = time.monotonic()
         if await self._is_verified(peer):
             self._logger.info(f"[{peer}] verified in {time.monotonic() - start:.1f}s")
-            # Those that it makes superfluous are monitored no longer.
+            # End the monitoring of those that it makes superfluous.
             wake(self._peer_set.mark_verified(peer))
             self._on_verified()
             return STALE_SECS - 2 * WAKEUP_SECS
@@ -130,8 +130,8 @@ class PeerVisits:
                     self._converse(peer, candidates, kind, port, family, timeout),
                     timeout * REQUESTS_PER_SESSION,
                 )
-                # Others may have been verified in the meantime; nothing runs between this check
-                # and marking this peer as good.
+                # Other visits may have verified their peers in the meantime; nothing runs between
+                # this check and marking this peer as good.
                 self._peer_set.check_bucket(peer)
             except BadPeerError as e:
                 self._logger.error(f"{text} marking bad: ({e})")

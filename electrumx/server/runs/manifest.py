@@ -1,7 +1,7 @@
 """The manifest of the bulk sync: the complete files on disk, and the next step.
 
 Owns the file ``manifest`` in the bulk sync's folder.  It names every part of a run file that is
-valid; whatever else lies in the folder is left over and is overwritten or removed.  It is replaced
+valid; whatever else lies in the folder is left over, to overwrite or remove.  Each save replaces it
 as a whole: written to a second file, synced, renamed, and the folder synced, so that a stop at any
 instant leaves the old one or the new one.
 
@@ -29,7 +29,7 @@ PHASES = (SCAN, JOIN, UTXOS, UNDO, HISTORY, SWAP)
 
 
 class Section(NamedTuple):
-    """Consecutive records in a run file that are sorted: number of the first, and how many.
+    """Consecutive sorted records in a run file: number of the first, and how many.
 
     ``sums`` is the number of the first of its checksums.
     """
@@ -74,7 +74,7 @@ class Manifest:
     utxos: list[Section] = field(default_factory=list)
     joined_history: list[Section] = field(default_factory=list)
     joined_undo: list[Section] = field(default_factory=list)
-    #: kind -> its sections, where many small ones were merged into these
+    #: kind -> its sections, after the merge of many small ones into these
     merged: dict[str, list[Section]] = field(default_factory=dict)
     #: records of outputs that a coinbase among the last blocks overwrote, as hex
     overwritten: list[str] = field(default_factory=list)
@@ -139,7 +139,7 @@ class Manifest:
 
 
 def load(folder: Path) -> Manifest | None:
-    """Return the manifest of a folder, None if it is missing.  Raise DBError if it is damaged."""
+    """Return the manifest of a folder, None if it is missing.  Raise DBError for a damaged one."""
     try:
         raw = (folder / NAME).read_bytes()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """The records of the bulk sync: their fields, their order, and the parts of the key space.
 
-Owns the bytes of records.  Every record has a fixed length, and records are sorted by their
-bytes, so numbers that decide the order are big-endian.  The *key* of an outpoint is 24 bytes:
+Owns the bytes of records.  Every record has a fixed length, and their bytes give the order of
+records, so numbers that decide the order are big-endian.  The *key* of an outpoint is 24 bytes:
 tx_hash[:4] ‖ txout_idx LE4 ‖ tx_hash[4:20].  It begins as the database's ``h`` rows do, so that
 a join by outpoint returns records in the order of those rows.  20 bytes of a transaction hash
 suffice to distinguish outpoints: making two that agree in them takes 2^80 hashes.
@@ -51,8 +51,7 @@ class Kind(NamedTuple):
     name: str
     #: bytes of a record
     length: int
-    #: first bytes by which the key space is divided: records that are to be treated together agree
-    #: in them
+    #: first bytes, which divide the key space: records to treat together agree in them
     bound_len: int
 
     @property
@@ -75,7 +74,7 @@ KINDS: Final = (OUTPUTS, SPENDS, LATE, HISTORY, UTXOS, UNDO)
 
 
 class UnmatchedSpendError(Exception):
-    """A transaction spends an output that was never made, or was spent before."""
+    """A transaction spends an output that never existed, or that another spent before."""
 
     def __init__(self, key: bytes, tx_num: int):
         super().__init__(key, tx_num)
@@ -96,7 +95,7 @@ class Joined(NamedTuple):
     history: bytes
     #: undo records of the late spends, sorted
     undo: bytes
-    #: outputs that were overwritten
+    #: overwritten outputs
     overwritten: bytes
 
 

@@ -1,8 +1,8 @@
 """Run files: one for each kind of records, each a sequence of sorted sections.
 
 Owns their bytes and checksums.  A section is appended, and its file synced, before a manifest on the disk names
-it, and never changes after that; bytes behind the last named section are overwritten.  Parts that were merged are
-freed: where the system can punch holes, at once; otherwise with the file.
+it, and never changes after that; the next append overwrites bytes behind the last named section.  The merge
+frees merged parts: where the system can punch holes, at once; otherwise with the file.
 
 Runs in: a worker thread; reading in any number of them.
 """
@@ -24,7 +24,7 @@ from electrumx.server.runs.manifest import Section
 from electrumx.server.runs.records import Kind
 from electrumx.server.storage.schema import DBError
 
-#: a part of a range may be so much larger than the target before it is divided
+#: a part of a range may be so much larger than the target before its division
 OVERSIZE = 1.5
 #: bytes written at once
 PIECE_BYTES = 4 << 20
@@ -36,7 +36,7 @@ _SUM = Struct("<I")
 
 
 class DamagedRunError(DBError):
-    """Records are not those that were written: the disk is wrong."""
+    """Records differ from the written ones: the disk is wrong."""
 
     def __init__(self, path: Path, kind: Kind, section: Section):
         super().__init__(f"the file {path} of the initial sync is damaged on disk")
@@ -76,13 +76,13 @@ class RunFile:
         self._fds: dict[Path, int] = {}
         self._opening = Lock()
         self.can_punch = True
-        #: whether something was written that may not be on the disk
+        #: whether written bytes may not be on the disk
         self.is_unsynced = False
         #: whether the folder names the files, on the disk too
         self._is_listed = False
 
     def append(self, after: Section, records: bytes) -> Section:
-        """Write records behind a section; they are valid once :meth:`sync` was called, and named."""
+        """Write records behind a section; they are valid after :meth:`sync`, once named."""
         with self.writer(after) as writer:
             writer.write(records)
         return writer.section
@@ -92,10 +92,10 @@ class RunFile:
         return SectionWriter(self, after)
 
     def read(self, part: Part) -> bytes:
-        """Return records.  Raise DamagedRunError if they are not those that were written."""
+        """Return records.  Raise DamagedRunError if they differ from the written ones."""
         kind, section = self.kind, part.section
         length, step = kind.length, kind.piece_records
-        # Whole pieces are read: a range of the key space may begin and end within one.
+        # Read whole pieces: a range of the key space may begin and end within one.
         first_piece = (part.first - section.first) // step
         end_piece = kind.pieces(part.end - section.first)
         start = section.first + first_piece * step
@@ -124,8 +124,8 @@ class RunFile:
     def prefix(self, number: int) -> int:
         """Return the first bytes of a record, as many as divide the key space, as a number.
 
-        Not checked: where a bit is wrong, so are the bounds of a range, which is noticed when the
-        range is read.
+        Not checked: where a bit is wrong, so are the bounds of a range, which reading the range
+        detects.
         """
         kind = self.kind
         raw = os.pread(self._opened(self.path), kind.bound_len, number * kind.length)
@@ -155,9 +155,9 @@ class RunFile:
             return False
 
     def free(self, part: Part) -> None:
-        """Give the room of records back to the disk, which are not read again; if it can be.
+        """Give the room of records that nothing reads again back to the disk, if possible.
 
-        The piece in which they end is kept for the records that follow, which free it.
+        The piece in which they end stays for the records that follow, which free it.
         """
         length, step = self.kind.length, self.kind.piece_records
         section = part.section
@@ -190,14 +190,14 @@ class RunFile:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the files; they are opened again as needed."""
+        """Close the files; they open again as needed."""
         with self._opening:
             fds, self._fds = self._fds, {}
         for fd in fds.values():
             os.close(fd)
 
     def _opened(self, path: Path) -> int:
-        # A second descriptor would never be closed, and hold the room of a file that was removed.
+        # A second descriptor would never be closed, and hold the room of a removed file.
         with self._opening:
             if path not in self._fds:
                 self._fds[path] = os.open(path, os.O_RDONLY)
@@ -205,7 +205,7 @@ class RunFile:
 
 
 class SectionWriter:
-    """Writes a section; a context manager, at whose end ``section`` can be read, but may not be durable."""
+    """Writes a section; a context manager, at whose end ``section`` is readable, but may not be durable."""
 
     def __init__(self, file: RunFile, after: Section):
         self._file = file
@@ -292,7 +292,7 @@ class Sorted(NamedTuple):
 def _position(file: RunFile, section: Section, bound: int, low: int) -> int:
     """Return the first record of a section, from ``low`` on, that is at or above a bound.
 
-    Keys are hashes mostly, so where it is can be guessed: one read holds it then.
+    Keys are hashes mostly, so a guess of its place is good: one read holds it then.
     """
     high = section.end
     guess = section.first + section.records * bound // (1 << 8 * file.kind.bound_len)
@@ -318,8 +318,8 @@ def _position(file: RunFile, section: Section, bound: int, low: int) -> int:
 def ranges(sources: Sequence[Sorted], start: int, max_bytes: int) -> Iterator[Range]:
     """Divide the key space from ``start`` on into ranges that have about ``max_bytes`` at most.
 
-    Keys are hashes, so equal parts of the space have equal shares of the records, about; a range
-    that has more is divided again, unless all of its records agree.
+    Keys are hashes, so equal parts of the space have equal shares of the records, about; divide a
+    range that has more again, unless all of its records agree.
     """
     kind = sources[0].file.kind
     top = 1 << 8 * kind.bound_len

@@ -1,8 +1,8 @@
-"""Holds the locks of stores that are moved, so that no other process opens them during the move.
+"""Holds the locks of stores to move, so that no other process opens them during the move.
 
 Both engines lock the file ``LOCK`` in a store's folder, by ``fcntl``, while they have it open.  The
-stores of a bulk sync are closed when they are put in their places: without this another server that is
-started on the same database directory could open one that is half there, or empty.
+stores of a bulk sync are closed during the move to their places: without this another server, started
+on the same database directory, could open one that is half there, or empty.
 
 Runs in: a worker thread.
 """

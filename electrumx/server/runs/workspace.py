@@ -1,7 +1,7 @@
-"""The folder of a bulk sync: its run files, its manifest, and the stores being filled.
+"""The folder of a bulk sync: its run files, its manifest, and the stores that it fills.
 
-Owns how it is found, checked at a start, gone back in, and removed.  It lies in the database
-directory, so that it is on the same disk as the stores, which are renamed into their places.
+Owns finding it, checking it at a start, going back in it, and removing it.  It lies in the database
+directory, so that it is on the same disk as the stores, for renaming them into their places.
 
 Runs in: a worker thread.
 """
@@ -46,9 +46,9 @@ class Workspace:
         self.manifest = Manifest("", "")
 
     def open(self, genesis: str, engine: str, has_files_of: Callable[[Run], bool]) -> None:
-        """Go on with the files there, or begin; one of another chain, engine or format is removed.
+        """Go on with the files there, or begin; remove one of another chain, engine or format.
 
-        So is one for whose runs ``has_files_of`` is not true: the blocks are not in the flat files.
+        Remove one with runs for which ``has_files_of`` is false, too: the flat files lack the blocks.
         """
         found = None
         try:
@@ -98,15 +98,15 @@ class Workspace:
     def last(self, kind: Kind) -> Section:
         """Return the valid section of a kind that lies behind all others; an empty one without any.
 
-        The next one is written behind it.
+        The next one goes behind it.
         """
         sections = self.manifest.sections(kind)
         return max(sections, key=lambda section: (section.end, section.sums), default=Section(0, 0))
 
     def intact_runs(self, kind: Kind, section: Section) -> int:
-        """Return how many runs can be gone on with when a section of a kind is damaged.
+        """Return how many runs are still usable when a section of a kind is damaged.
 
-        It is 0 once the merge has begun, as the room of merged records is freed.
+        It is 0 once the merge has begun, as that frees the room of merged records.
         """
         manifest = self.manifest
         if manifest.phase not in (SCAN, JOIN) or manifest.cursor or manifest.merged:
@@ -118,9 +118,9 @@ class Workspace:
         return 0
 
     def go_back(self, runs: int) -> None:
-        """Keep the first ``runs`` runs only, or none; merged rows are lost."""
+        """Keep the first ``runs`` runs only, or none; this loses merged rows."""
         if self.manifest.phase == JOIN and not self.manifest.cursor and not self.manifest.merged:
-            # Nothing of it was freed; rows that are in the stores are written again.
+            # The merge has freed nothing, and writes rows that are in the stores again.
             self.remove_stores()
             self.manifest.enter(SCAN)
         if self.manifest.phase != SCAN:
@@ -142,7 +142,7 @@ class Workspace:
             self.files[kind].free(part)
 
     def remove_stores(self) -> None:
-        """Remove the stores that are being filled."""
+        """Remove the stores that the bulk sync fills."""
         for name in STORES:
             self._remove_store(self.folder / name)
 
@@ -170,7 +170,7 @@ class Workspace:
             shutil.rmtree(self.folder)
 
     def files_done(self) -> None:
-        """Remove all run files: they are merged, or given up."""
+        """Remove all run files, after the merge or when giving up."""
         for file in self.files.values():
             file.delete()
 
@@ -191,10 +191,10 @@ class Workspace:
     # -- the stores
 
     def move_stores(self) -> None:
-        """Put the stores that were filled in the places of the database's, which are empty.
+        """Put the filled stores in the places of the database's, which are empty.
 
-        No task may have them open, and no other process can open them until this is done.  May be
-        repeated after a stop at any instant.
+        No task may have them open, and no other process can open them until the end of this.  May
+        be repeated after a stop at any instant.
         """
         with StoreLocks() as locks:
             # Every server opens the utxo store first.
@@ -217,10 +217,10 @@ def finish_move(
     has_blocks: Callable[[], bool],
     flush_count: Callable[[], int],
 ) -> None:
-    """Complete the last step of a bulk sync that was stopped in it.  Call it before stores are opened.
+    """Complete the last step of a bulk sync that stopped in it.  Call it before opening stores.
 
     If the database in their place ``has_blocks``, which another server has indexed since, it stays;
-    so it does if that server cleared the ``hist`` store that was moved, by its ``flush_count``.
+    so it does if that server cleared the moved ``hist`` store, by its ``flush_count``.
     """
     workspace = Workspace(db_dir, logger)
     try:

@@ -20,7 +20,7 @@ BUILD_PACKAGES = "gcc, libc6-dev and python3-dev"
 
 
 def missing_modules() -> list[str]:
-    """Return the names of the Cython modules that cannot be imported."""
+    """Return the names of the Cython modules that fail to import."""
     missing = []
     for name in COMPILED_MODULES:
         try:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 #: called with the name of each instant as it passes; None outside crash tests
 hook: Callable[[str], None] | None = None
 
-#: every name that is passed to :func:`fault_point`, in the order of the operations
+#: every name passed to :func:`fault_point`, in the order of the operations
 NAMES = (
     # opening, also of a new database
     "open: utxo store opened",

@@ -1,7 +1,7 @@
 """Histograms of durations, for hot paths.
 
-``observe`` costs 0.13 µs where that of a metrics library costs 0.7.  Not safe between threads: each
-histogram is written by one thread, and read by any, which may miss the last value.
+``observe`` costs 0.13 µs where that of a metrics library costs 0.7.  Not safe between threads: one
+thread writes each histogram, and any may read it, but may miss the last value.
 """
 
 from bisect import bisect_left

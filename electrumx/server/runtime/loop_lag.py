@@ -17,12 +17,12 @@ from electrumx.server.runtime.histogram import Histogram
 # Between two measurements, in seconds.  A measured lag lacks the part that falls into the sleep, and
 # each measurement wakes the processor up, which is most of the work of an idle server.
 PERIOD_SECS = 0.05
-# How long delays are remembered.
+# How long it remembers delays.
 WINDOW_SECS = 60.0
-# A delay of at least this is logged, at most once in LOG_INTERVAL_SECS.
+# Delays of at least this go to the log, at most one in LOG_INTERVAL_SECS.
 LOGGED_SECS = 0.25
 LOG_INTERVAL_SECS = 60.0
-# Upper bounds of the delays that are counted since the start.
+# Upper bounds of the delays counted since the start.
 LAG_SECS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 

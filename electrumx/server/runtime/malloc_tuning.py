@@ -27,7 +27,7 @@ from threading import Event
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
-#: freed bytes at the end of the heap that are kept while serving, and while catching up
+#: freed bytes to keep at the end of the heap while serving, and while catching up
 KEPT_BYTES = 64 << 20
 KEPT_BYTES_SYNC = 8 << 20
 #: blocks of fewer bytes come from the heap, where a freed one may stay as a hole: larger ones than
@@ -38,7 +38,7 @@ HEAP_BLOCK_BYTES_SYNC = 4 << 20
 #: with one of these the operator has decided already
 _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
-# Set when the library was tuned
+# Set after tuning the library
 _is_tuned = Event()
 
 

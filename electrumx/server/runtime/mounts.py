@@ -1,6 +1,6 @@
 """How a service manager's sandbox mounts a directory: read-only, or private and temporary.
 
-Reads Linux's table of mounts; elsewhere nothing is found.  Blocks on the file system for moments.
+Reads Linux's table of mounts; elsewhere it finds nothing.  Blocks on the file system for moments.
 """
 
 import os

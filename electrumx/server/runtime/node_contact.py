@@ -55,7 +55,7 @@ class NodeContact:
         self._last_failure: NodeFailure | None = None
 
     def asked(self) -> None:
-        """Note that a request is being sent."""
+        """Note the sending of a request."""
         if self._waiting_since is None:
             self._waiting_since = self._now()
 
@@ -65,7 +65,7 @@ class NodeContact:
         self._waiting_since = None
 
     def failed(self, cause: Cause, method: str, text: str) -> None:
-        """Note that a request was not answered, or was refused."""
+        """Note that a request got no answer, or a refusal."""
         self._last_failure = NodeFailure(cause, method, text, self._now())
 
     @property

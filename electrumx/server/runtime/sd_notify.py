@@ -25,7 +25,7 @@ REPORT_SECS = 10.0
 REPORTS_PER_WATCHDOG = 3
 # The extension that each report while stopping requests; the next comes long before its end.
 EXTENSION_SECS = 120
-# No more is asked for after so long: something hangs, and systemd may end it.
+# Ask for no more after so long: something hangs, and systemd may end it.
 MAX_STOPPING_SECS = 3600.0
 
 
@@ -48,7 +48,7 @@ class Notifier:
     def send(self, *assignments: str) -> bool:
         """Send lines as one message, without waiting; say if they went.
 
-        Never raises for an error of the socket: the first is logged.
+        Never raises for an error of the socket: it logs the first.
         """
         if not self._address:
             return False
@@ -67,7 +67,7 @@ class Notifier:
 def watchdog_secs() -> float | None:
     """Return the period in which systemd expects a report, None without a watchdog."""
     period = EnvBase.integer("WATCHDOG_USEC", 0, minimum=0)
-    # The variables are inherited: they may be meant for the process that started us.
+    # Processes inherit the variables: they may be meant for the process that started us.
     pid = EnvBase.integer("WATCHDOG_PID", os.getpid())
     return period / 1_000_000 if period and pid == os.getpid() else None
 
@@ -116,7 +116,7 @@ class Readiness:
         self._task.cancel()
         await asyncio.wait([self._task])
         if not self._shutdown_event.is_set():
-            # A part failed: no stop was requested.
+            # A part failed, without a request to stop.
             self._send("STOPPING=1")
 
     async def announce(self, event: asyncio.Event) -> None:
@@ -128,7 +128,7 @@ class Readiness:
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
-        """Report that settings are read again, while a block runs, and then that the server serves.
+        """Report that the server reads settings again, while a block runs, and then that it serves.
 
         Before it serves there is nothing to report: it is starting, and that goes on.
         """

@@ -3,8 +3,8 @@
 Everything that reports the state (getinfo, /readyz, the metrics, systemd's STATUS, the replies while
 the index is built) takes it from ``ServerState.status()``, so that all use the same words.
 
-Owns whether wallets are served, and whether the server stops.  Heights and progress are asked for
-when they are needed; the node's part is in ``node_contact``.  Runs in: the event loop.
+Owns whether the server serves wallets, and whether it stops.  Gets heights and progress when
+it needs them; the node's part is in ``node_contact``.  Runs in: the event loop.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from electrumx.lib.util import formatted_time
 from electrumx.server.runtime.node_contact import NodeContact, NodeFailure
 
-# Once a request is sent, the node has so long to answer before its earlier silence counts: with
+# After a request, the node has so long to answer before its earlier silence counts: with
 # long pauses between two requests, the last reply is old without any fault.
 ANSWER_SECS = 5.0
 
@@ -155,7 +155,7 @@ class ServerState:
         self._serving = False
 
     def set_serving(self) -> None:
-        """Note that wallets are served, with everything that the protocol has."""
+        """Note that the server serves wallets, with everything that the protocol has."""
         self._serving = True
 
     @property

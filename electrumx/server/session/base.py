@@ -32,7 +32,7 @@ from electrumx.server.session.shared.state import SharedState
 MASKED_ADDRESS = "xx.xx.xx.xx:xx"
 # A session that sent so many bytes is worth a line when it ends.
 MUCH_SENT = 1_000_000
-# The data of a ping that only is to be seen.
+# The data of a ping that only has to be visible.
 NOISE = "0" * 128
 
 _session_ids = itertools.count()
@@ -136,7 +136,7 @@ class SessionBase:
         return CostAccount(self, self.shared.limits)
 
     def max_reply_bytes(self) -> int:
-        """Return the bound on replies in bytes; 0 if they are unbounded."""
+        """Return the bound on replies in bytes; 0 without one."""
         return 0
 
     # -- identity
@@ -171,7 +171,7 @@ class SessionBase:
         return self.queue.transport.origin()
 
     def remote_address(self) -> NetAddress | None:
-        """Return the client's address; None if it is not known."""
+        """Return the client's address; None if unknown."""
         return self.queue.transport.remote_address()
 
     def remote_address_string(self, *, for_log: bool = True) -> str:
@@ -209,7 +209,7 @@ class SessionBase:
 
     @property
     def limited(self) -> bool:
-        """Whether the session is throttled and timed out: wallets are, the administrator is not."""
+        """Whether throttling and time-outs apply: to wallets, not to the administrator."""
         return self.account.limited
 
     @property
@@ -219,7 +219,7 @@ class SessionBase:
 
     @property
     def errors(self) -> int:
-        """How many errors it was sent."""
+        """How many errors it got."""
         return self.account.errors
 
     @property
@@ -258,7 +258,7 @@ class SessionBase:
 
     @property
     def log_me(self) -> bool:
-        """Whether its messages are logged."""
+        """Whether to log its messages."""
         return self.receiver.log_me
 
     @log_me.setter
@@ -270,7 +270,7 @@ class SessionBase:
         return dict(sorted(self.methods.counts.items()))
 
     def unanswered_request_count(self) -> int:
-        """Return how many requests were taken on and not yet answered."""
+        """Return the number of requests in progress."""
         return self.dispatcher.unanswered_request_count()
 
     def sub_count(self) -> int:
@@ -309,7 +309,7 @@ class SessionBase:
         return self.shared.table.groups.extra_cost(self) if self.limited else 0.0
 
     def retry_secs(self) -> int:
-        """Return after how many seconds a client over the limit is served again."""
+        """Return the seconds until the server serves a client over the limit again."""
         return self.shared.table.groups.retry_secs(self, self.account.limits.cost_hard_limit)
 
     def is_over_limit(self) -> bool:
@@ -317,7 +317,7 @@ class SessionBase:
         return self.account.is_over_limit()
 
     def log_excessive_cost(self) -> None:
-        """Log which session is closed for its cost."""
+        """Log which session the server closes for its cost."""
         address = self.remote_address()
         ip = None if address is None else str(address.host)
         groups = [group.name for group in self.shared.table.groups.of(self)]
@@ -334,7 +334,7 @@ class SessionBase:
         self.receiver.dropped_messages(count)
 
     def unanswered_bytes(self) -> int:
-        """Return the memory that requests take that were received and not answered."""
+        """Return the memory that received requests without a reply take."""
         return self.receiver.unanswered_bytes()
 
     def on_unwritable(self) -> None:
@@ -346,7 +346,7 @@ class SessionBase:
         self.receiver.on_writable()
 
     def on_eof(self) -> bool:
-        """Note that the client will ask no more; return whether it is still to be answered."""
+        """Note that the client will ask no more; return whether replies are still due."""
         return self.receiver.on_eof()
 
     def on_lost(self) -> None:
@@ -372,19 +372,19 @@ class SessionBase:
         self.receiver.on_hard_limit()
 
     def on_throttled(self, *, throttled: bool) -> None:
-        """Count the sessions that are throttled."""
+        """Count the throttled sessions."""
         self.shared.table.counts.throttled += 1 if throttled else -1
 
     def on_slot_free(self) -> None:
-        """Note that more requests may be taken on than before."""
+        """Note that there is room for more requests than before."""
         self.receiver.resume()
 
     def on_flushed(self) -> None:
-        """Note that replies were sent."""
+        """Note the sending of replies."""
         self.receiver.on_flushed()
 
     def accepts_first(self, message: bytes) -> bool:
-        """Return whether the connection may begin with a message; else nothing is executed."""
+        """Return whether the connection may begin with a message; else no request runs."""
         return not is_http(message)
 
     def logged_text(self, message: bytes) -> str:
@@ -401,7 +401,7 @@ class SessionBase:
     # -- notifications
 
     def is_concerned(self) -> bool:
-        """Return whether ``notify`` may have work at another height, whatever was touched."""
+        """Return whether ``notify`` may have work at another height, even without touched scripts."""
         return False
 
     def notify_height(self) -> None:
@@ -411,11 +411,11 @@ class SessionBase:
         """Queue the same notification: see ``flush``."""
 
     def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:
-        """Notify the client of its scripts that were touched; return an awaitable if that waits."""
+        """Notify the client of its touched scripts; return an awaitable if that waits."""
         return None
 
     def takes_noise(self) -> bool:
-        """Return whether the client understands pings, and its messages are padded."""
+        """Return whether the client understands pings, and gets padded messages."""
         return False
 
     def post_noise(self, count: int) -> None:
@@ -424,7 +424,7 @@ class SessionBase:
         self.queue.post_lines(b"\n".join([noise] * count), count)
 
     def log_notified(self, count: int) -> None:
-        """Log of how many scripts the client was notified."""
+        """Log of how many scripts the client got notifications."""
         self.logger.info(f"notified of {count:,d} address{'' if count == 1 else 'es'}")
 
     def flush(self) -> None:
@@ -448,11 +448,11 @@ class SessionBase:
         return self.queue.is_closing()
 
     def end(self, force_after: float) -> None:
-        """Close once all is sent, or after so many seconds; return at once."""
+        """Close after sending all, or after so many seconds; return at once."""
         self.queue.end(force_after)
 
     async def close(self, *, force_after: float = CLOSE_SECS) -> None:
-        """Close the connection; return when it is closed, at the latest after so many seconds."""
+        """Close the connection; return when it has closed, at the latest after so many seconds."""
         await self.queue.close(force_after=force_after)
 
     def abort(self) -> None:
@@ -464,7 +464,7 @@ class SessionBase:
     async def bounded_json(self, key: Hashable, result: object) -> Any:
         """Return a result, encoded if it is large; raise RPCError if it is too large to send.
 
-        ``key`` identifies the query: at the same tip it is refused from then on.
+        ``key`` identifies the query: at the same tip the server refuses it from then on.
         """
         if not is_large(result):
             return result

@@ -31,7 +31,7 @@ def _words(value: object, what: str) -> str:
     """Return a value for the full node if it is plain text, otherwise raise RPCError.
 
     A node that cannot parse a request, because of half a surrogate pair or too many brackets, answers
-    so that the request is repeated, and in the end sent to another node.
+    so that ``Daemon`` repeats the request, and in the end sends it to another node.
     """
     if not isinstance(value, str) or not value.isascii():
         raise bad_request(f"expected {what}")
@@ -39,7 +39,7 @@ def _words(value: object, what: str) -> str:
 
 
 class AuxPoWHeaderMethods(HeaderMethods):
-    """Requests about the long headers of merged mining: they are cut for clients with a checkpoint."""
+    """Requests about the long headers of merged mining, cut for clients with a checkpoint."""
 
     __slots__ = ()
 
@@ -190,7 +190,7 @@ class DashElectrumX(ElectrumX):
         return super().sub_count() + len(self.mns)
 
     def on_lost(self) -> None:
-        """End; the client is not notified any more."""
+        """End; the client gets no more notifications."""
         super().on_lost()
         self.shared.table.counts.masternodes -= len(self.mns)
         self.mns.clear()
@@ -207,7 +207,7 @@ class DashElectrumX(ElectrumX):
             try:
                 answer = await _masternode_status(self.shared.node, collateral)
             except RPCError as e:
-                # Other subscriptions are notified of all the same.
+                # Other subscriptions get notifications all the same.
                 self.logger.info(f"masternode {collateral} not notified: {e.message}")
                 continue
             status = _state_of(collateral, answer)

@@ -2,17 +2,17 @@
 
 Theory of operation.  Clients connect once the database is open.  There are two cases.
 
-*The index was complete once* and is behind, as after a restart.  Everything is answered as of the
+*The index was complete once* and is behind, as after a restart.  All answers are as of the
 committed tip.  The block processor commits every few seconds and reports each committed tip, as it
 does later; so the notifications work as ever.  Only one comparison differs: the processor is
-ahead of the committed tip most of the time, and the tip that clients know is compared with the
-committed one alone (``CommittedTip``).  The mempool is not read yet, and empty.
+ahead of the committed tip most of the time, and only the committed tip has to equal the one that
+clients know (``CommittedTip``).  The mempool is still unread, and empty.
 
-*The index is built for the first time.*  Only headers are served, up to the committed tip, beside
-requests that the node answers (``ServingStage``).  The committed tip may move while the processor
-is ahead, so it is followed here.  Until a block is committed, which in a bulk sync comes at its
-end, the tip is the first block: it is the same in every chain of the network, and a wallet gets a
-header that it can check.
+*The first build of the index goes on.*  The server serves headers only, up to the committed tip,
+beside requests that the node answers (``ServingStage``).  The committed tip may move while the
+processor is ahead, so ``HeaderService`` follows it.  Until the first commit, which in a bulk sync
+comes at its end, the tip is the first block: it is the same in every chain of the network, and a
+wallet gets a header that it can check.
 
 Both end when the chain is caught up with.  Runs on the event loop.
 """
@@ -32,7 +32,7 @@ from electrumx.server.storage.schema import CommittedState
 
 # Between two looks at the committed tip, in seconds.
 CHECK_SECS = 0.5
-# Before the node is asked again for the first block.
+# Before asking the node again for the first block.
 RETRY_SECS = 5.0
 
 
@@ -51,7 +51,7 @@ class CommittedTip:
 
 
 class HeaderService:
-    """Announces the committed tip while the index is built for the first time."""
+    """Announces the committed tip during the first build of the index."""
 
     def __init__(self, shared: SharedState, logger: logging.Logger) -> None:
         self._shared = shared
@@ -96,7 +96,7 @@ class HeaderService:
         if state.height >= 0:
             header = None
             with suppress(DBError, IndexError):
-                # The stores may be closed for a moment, or blocks undone: then it is read again.
+                # The stores may be closed for a moment, or blocks undone: the next check reads again.
                 header = await shared.db.raw_header(height)
         if header is None or shared.db.state is not state:
             return

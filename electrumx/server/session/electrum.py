@@ -26,14 +26,14 @@ class ElectrumX(SessionBase):
     __slots__ = ("headers", "outpoints", "scripts", "subscriptions")
 
     PROTOCOL_MIN: ProtocolTuple = (1, 4)
-    #: the highest version that may be served; the one that is served depends on the node
+    #: the highest version that a session may serve; the served one depends on the node
     PROTOCOL_MAX: ProtocolTuple = OUTPOINTS
     #: whether the coin has names, which protocol 1.4.3 is about
     HAS_NAMES = False
 
     @classmethod
     def protocol_min_max_strings(cls, newest: ProtocolTuple | None = None) -> list[str]:
-        """Return the range of protocols spoken, up to ``newest`` if that is given."""
+        """Return the range of protocols spoken, up to ``newest`` if given."""
         newest = newest or cls.PROTOCOL_MAX
         return [util.version_string(ver) for ver in (cls.PROTOCOL_MIN, newest)]
 
@@ -104,7 +104,7 @@ class ElectrumX(SessionBase):
             self.outpoints.notify(news)
 
     def takes_noise(self) -> bool:
-        """Return whether the client understands pings, and its messages are padded."""
+        """Return whether the client understands pings, and gets padded messages."""
         padded = self.shared.env.padded_protocols
         return self.kind in padded and self.protocol_tuple >= (1, 7)
 
@@ -114,7 +114,7 @@ class ElectrumX(SessionBase):
         self.shared.notified["noise"] += count
 
     def is_concerned(self) -> bool:
-        """Return whether ``notify`` may have work at another height, whatever was touched."""
+        """Return whether ``notify`` may have work at another height, even without touched scripts."""
         return not self.queue.ended and bool(self.subscriptions.mempool_statuses)
 
     def notify_height(self) -> None:
@@ -130,11 +130,11 @@ class ElectrumX(SessionBase):
             self.queue.post_lines(self.shared.header.message(self.queue.rpc_version), 1)
 
     def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:
-        """Notify the client of its scripts that were touched or have another status."""
+        """Notify the client of its touched scripts, and of those with another status."""
         return self.subscriptions.notify(touched, height_changed)
 
     def on_lost(self) -> None:
-        """End; the client is not notified any more."""
+        """End; the client gets no more notifications."""
         super().on_lost()
         self.shared.fan_out.forget(self)
         self.headers.end()

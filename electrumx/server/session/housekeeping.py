@@ -1,4 +1,4 @@
-"""Periodic work on all sessions: silent ones are closed, costs decay, the table is logged.
+"""Periodic work on all sessions: close silent ones, decay costs, log the table.
 
 Runs on the event loop.
 """
@@ -37,7 +37,7 @@ class Housekeeping:
         info: Callable[[], dict[str, object]],
         logger: logging.Logger,
     ) -> None:
-        """``info()`` returns the summary that is logged with the session table."""
+        """``info()`` returns the summary to log with the session table."""
         self._shared = shared
         self._processor = processor
         self._info = info
@@ -45,7 +45,7 @@ class Housekeeping:
         self._settings_changed = asyncio.Event()
 
     def settings_changed(self) -> None:
-        """Take note that the settings of the shared state were replaced."""
+        """Take note of new settings of the shared state."""
         self._settings_changed.set()
         self._settings_changed.clear()
 

@@ -22,9 +22,9 @@ from electrumx.server.session.transport.preflight import (
     check_service,
 )
 
-# Sockets that were closed have so many seconds to end.
+# Closed sockets have so many seconds to end.
 LISTENERS_CLOSE_SECS = 3.0
-# How often a full server that does not listen checks whether a session can be evicted.
+# How often a full server that does not listen checks whether it can evict a session.
 EVICTION_CHECK_SECS = 5.0
 
 
@@ -53,7 +53,7 @@ class Listening:
         self._rpc: list[Service] = []
         self._wallets: list[Service] = []
         self._set_services(env)
-        # Which of them are listened on
+        # On which of them the server listens
         self._is_rpc_started = self._is_wallets_started = self._is_full = False
         self._is_stopped = False
         # Held while services start, and from the preparation of a reload to its end: otherwise a
@@ -85,7 +85,7 @@ class Listening:
     async def prepare(self, env: Env) -> "_NewServices":
         """Check SERVICES and the certificate, and bind the sockets of services that are new.
 
-        Raise OperatorError if one cannot be used.
+        Raise OperatorError if one is unusable.
         """
         await self._changing.acquire()
         try:
@@ -117,11 +117,11 @@ class Listening:
         return new
 
     def end_change(self) -> None:
-        """Let services start again: a prepared change was made, or abandoned."""
+        """Let services start again, after the commit or the abandonment of a change."""
         self._changing.release()
 
     def _is_listening(self, service: Service) -> bool:
-        """Return whether services such as this one are listened on at present."""
+        """Return whether the server listens on services such as this one at present."""
         kind = self._rpc if service.protocol == "rpc" else self._wallets
         is_started = self._is_rpc_started if kind is self._rpc else self._is_wallets_started
         return is_started and not (self._is_full and service in self._closing())
@@ -173,7 +173,7 @@ class Listening:
                 await self.listeners.resume([item for item in self._wallets if item not in still])
 
     def _closing(self) -> list[Service]:
-        """Return the services that are not listened on while the server is full."""
+        """Return the services on which a full server does not listen."""
         return [item for item in self._wallets if not self.admission.trust.stays_open(item)]
 
     def _low_mark(self) -> int:
@@ -192,7 +192,7 @@ class Listening:
 
 
 class _NewServices:
-    """Services that were bound for a reload, and those that are gone."""
+    """Services bound for a reload, and those that are gone."""
 
     def __init__(self, listening: Listening, env: Env, gone: list[Service]) -> None:
         self._listening = listening
@@ -211,6 +211,6 @@ class _NewServices:
         self._listening.end_change()
 
     def close(self) -> None:
-        """Close the sockets that were bound."""
+        """Close the bound sockets."""
         for listener in self.listeners:
             listener.close()

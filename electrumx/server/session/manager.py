@@ -56,11 +56,11 @@ class SessionManager:
         server_state: ServerState | None = None,
         peers: PeerManager | None = None,
     ) -> None:
-        """``loop_lag`` and ``server_state`` are shown by getinfo.
+        """``getinfo`` shows ``loop_lag`` and ``server_state``.
 
-        ``peers`` is made of ``env`` and ``db`` if not given.
+        Make ``peers`` of ``env`` and ``db`` if not given.
 
-        ``shutdown_event`` is set when the administrator stops the server.
+        The administrator's stop sets ``shutdown_event``.
         """
         self.env = env
         self.db = db
@@ -100,19 +100,19 @@ class SessionManager:
             shared.table,
             peers.retry_banned,
             logger,
-            # A proxy that is banned takes all of its clients with it.
+            # A banned proxy takes all of its clients with it.
             trusted=(*env.trusted_clients, *env.proxy_trusted),
             names_in_log=not env.anon_logs,
         )
-        # Parts of parts that are looked at from outside
+        # Parts of parts, for use from outside
         self.sessions, self.groups = shared.table.sessions, shared.table.groups
         self.admission, self.listeners = self.listening.admission, self.listening.listeners
-        #: of sessions, and the services: both can be reloaded
+        #: of sessions, and the services: a reload can change both
         self.reloadable = (
             self.listening,
             SessionSettings(shared, self.bans, self.housekeeping),
         )
-        #: set when wallets are served
+        #: set when the server serves wallets
         self.serving_event = asyncio.Event()
 
     async def serve(
@@ -124,8 +124,8 @@ class SessionManager:
         """Serve until cancelled: at once to the administrator, to wallets once ``event`` is set.
 
         ``event`` is the mempool's: set when it first agrees with the daemon's, or after some seconds
-        without progress (``mempool.lag``).  ``caught_up`` is set before, when the chain is caught up
-        with; if it is given and SERVE is ``always``, wallets are served once the database is open.
+        without progress (``mempool.lag``).  ``caught_up`` is set before, when the block processor has
+        caught up; with it, and SERVE ``always``, serve wallets once the database is open.
         """
         try:
             await self.bans.load()
@@ -190,7 +190,7 @@ class SessionManager:
         await notifications.start(self.db.db_height, notifier.notify, notifier.is_tip_known)
 
     def _permanent_tasks(self) -> list[Coroutine[Any, Any, None]]:
-        """Return the tasks that run for as long as wallets are served."""
+        """Return the tasks that run for as long as the server serves wallets."""
         return [
             self.housekeeping.run(),
             self.listening.run(),
@@ -201,7 +201,7 @@ class SessionManager:
 
     @property
     def method_counts(self) -> Counter[str]:
-        """How often each method was called."""
+        """The number of calls of each method."""
         return self.shared.requests.started()
 
     def session_count(self) -> int:

@@ -21,7 +21,7 @@ from electrumx.server.session.shared.outpoint_cache import (
 from electrumx.server.session.shared.script_cache import ScriptCache
 from electrumx.server.session.shared.tip_consistency import TipConsistency
 
-# Steps between two notifications that are followed one by one
+# Steps between two notifications to follow one by one, at most
 MAX_STEPS = 100
 
 
@@ -30,14 +30,14 @@ class TipSource(Protocol):
 
     @property
     def reported(self) -> ReportedTip | None:
-        """The committed tip that was reported last; None before the first."""
+        """The committed tip last reported; None before the first."""
 
     @property
     def forks(self) -> Sequence[int]:
         """The height of the last common block of each reorganisation so far."""
 
     def confirmed_after(self, tip: bytes) -> Confirmed | None:
-        """Return the step from a tip (its hash) to the next; None if it is not known."""
+        """Return the step from a tip (its hash) to the next; None if unknown."""
 
 
 class Notifier:
@@ -69,10 +69,10 @@ class Notifier:
     async def notify(self, _height: int, touched: set[bytes]) -> None:
         """Notify sessions that a block or a mempool refresh touched these hashXs.
 
-        Returns when the shared state is up to date and each session is notified or has a task
-        that will notify it. The height is that of the processor's reported tip.
+        Returns when the shared state is up to date and each session has its notification, or
+        a task that will notify it. The height is that of the processor's reported tip.
         """
-        # Before the tip is taken over
+        # Before taking over the tip
         steps = self._steps_to(self._processor.reported)
         needs_outpoints = self._needs_outpoints()
         if steps != []:
@@ -94,11 +94,11 @@ class Notifier:
         self._tip.set_known_reorgs(forks)
 
     def is_tip_known(self) -> bool:
-        """Return whether clients were notified of the tip that the processor reported last."""
+        """Return whether clients know the tip that the processor reported last."""
         return self._notified is self._processor.reported
 
     def _needs_outpoints(self) -> bool:
-        """Return whether any outpoint is watched or cached."""
+        """Return whether there are watched or cached outpoints."""
         return bool(self._outpoints.watch or self._cache)
 
     def _steps_to(self, reported: ReportedTip | None) -> list[Confirmed] | None:
@@ -108,7 +108,7 @@ class Notifier:
             return None
         known = self._notified
         if tip == reported.tip and known is not None and known.forks != reported.forks:
-            # Blocks were undone and indexed again: statuses may have been read without them.
+            # Blocks were undone and indexed again: reads of statuses may have missed them.
             return None
         steps: list[Confirmed] = []
         while tip != reported.tip:
@@ -129,7 +129,7 @@ class Notifier:
                 await cache.undo_blocks(step.height)
                 watch.touch_all()
                 continue
-            # Scripts that are watched from now on are marked then, and nothing is cached until ``release``.
+            # Scripts watched from now on get their mark then, and nothing enters the cache until ``release``.
             changes = await asyncio.to_thread(
                 BlockChanges.of_step, step, watch.by_tx, cache.other_txs
             )
@@ -143,7 +143,7 @@ class Notifier:
                     watch.touched.add(outpoint)
 
     def _lose_outpoints(self) -> None:
-        """Have all outpoints read again: the blocks since the last tip are not known."""
+        """Have all outpoints read again: the blocks since the last tip are unknown."""
         applied = self._applied
         forks = [] if applied is None else self._processor.forks[applied.forks :]
         self._cache.lose(-1 if applied is None else min([applied.height, *forks]))
@@ -152,14 +152,14 @@ class Notifier:
     def _take_tip(self, touched: set[bytes]) -> bool:
         """Take over the reported tip for all clients; return whether it is another block.
 
-        Nothing is awaited: the tip, the touched scripts and the dropped cache entries change at once.
+        Without an await: the tip, the touched scripts and the dropped cache entries change at once.
         """
         reported = self._processor.reported
         if reported is None or reported is self._notified:
             return False
         self._notified = reported
         self._scripts.drop(touched, self._addition_to(reported))
-        # Also if it is the same tip as before: requests wait while its blocks are being replaced.
+        # Also if it is the same tip as before: requests wait during the replacement of its blocks.
         self._tip.notified(reported.height, reported.tip)
         # Not if the same blocks were undone and indexed again.
         return self._header.set(reported.height, reported.header)

@@ -1,4 +1,4 @@
-"""The settings of sessions, and how they are changed while sessions exist.
+"""The settings of sessions, and how they change while sessions exist.
 
 Runs in: the event loop.
 """

@@ -1,16 +1,16 @@
 """A key-value store in a folder: the interface of the engines, and their common parts.
 
-Owns how a store is opened, read and written, and nothing of its contents.  All methods may be
-called from any thread; those that read or write block, so the event loop never calls them.
+Owns the opening, reading and writing of a store, and nothing of its contents.  Any thread may call
+all methods; those that read or write block, so the event loop never calls them.
 
 Batches are atomic and synced: when the ``with`` block of :meth:`Storage.write_batch` ends, the
 rows are on disk or none of them is.  An iterator is a snapshot: it does not see later writes.
 
-Both engines' iterators end silently where they cannot read a table, because it is damaged or
-because no descriptor was left to open it.  Here that is an error: a shorter answer would be wrong.
+Both engines' iterators end silently where they cannot read a table, because of damage or because no
+descriptor was left to open it.  Here that is an error: a shorter answer would be wrong.
 
-The engine is not recorded on disk.  A folder's files show which engine wrote it, so opening with
-the other one is refused before the engine touches anything.
+The disk has no record of the engine.  A folder's files show which engine wrote it, so opening with
+the other one fails before the engine touches anything.
 """
 
 import importlib
@@ -32,7 +32,7 @@ NO_BOUND = 1 << 62
 
 
 class WriteBatch(Protocol):
-    """Rows that are collected and written together; later calls win over earlier ones."""
+    """Rows to write together; later calls win over earlier ones."""
 
     def put(self, key: bytes, value: bytes, /) -> None:
         """Set a row."""
@@ -42,20 +42,19 @@ class WriteBatch(Protocol):
 
 
 class MissingEngineError(DBError, ImportError):
-    """An engine's Python binding is not installed; also an ImportError, which callers may expect."""
+    """An engine's Python binding is missing; also an ImportError, which callers may expect."""
 
 
 class Storage:
-    """A key-value store in a folder of its own, opened by the constructor.
+    """A key-value store in a folder of its own; the constructor opens it.
 
-    ``name`` is the folder, absolute or relative to the current directory; it is created if
-    missing.  ``for_sync`` allows the engine more open files.  ``compressible`` is false for rows
-    that compression makes little smaller, that are not deleted, and that indexing does not read.
-    ``prefix_len`` is the number of bytes by which rows are looked up (0: no particular one), for
+    ``name`` is the folder, absolute or relative to the current directory; a missing one is created.
+    ``for_sync`` allows the engine more open files.  ``compressible`` is false for rows that
+    compression makes little smaller, that nothing deletes, and that indexing does not read.
+    ``prefix_len`` is the number of bytes by which look-ups find rows (0: no particular one), for
     which an engine may have filters.  ``tuning`` limits memory, threads and files.
     A new store is in bulk load, for which an engine may have other options, until
-    :meth:`end_bulk_load`; see :meth:`begin_bulk_load` for others.  Raise DBError if it cannot be
-    opened.
+    :meth:`end_bulk_load`; see :meth:`begin_bulk_load` for others.  Raise DBError if opening fails.
     """
 
     #: its value of DB_ENGINE, in lower case
@@ -85,7 +84,7 @@ class Storage:
         self.is_new = not os.path.exists(os.path.join(name, "CURRENT"))
         self.for_sync = for_sync or self.is_new
         self.bulk_loading = self.is_new
-        #: whether tables are written compressed
+        #: whether the engine compresses tables
         self.compress = compressible and not self.bulk_loading
         #: whether :meth:`compact` is to end soon
         self.compaction_stopped = False
@@ -98,7 +97,7 @@ class Storage:
 
     @classmethod
     def import_module(cls) -> None:
-        """Import the engine's Python binding.  Raise MissingEngineError if it is not installed."""
+        """Import the engine's Python binding.  Raise MissingEngineError if it is missing."""
         raise NotImplementedError
 
     def open(self, name: str) -> None:
@@ -120,7 +119,7 @@ class Storage:
     def retry_writes(self, patience: Patience, gate: StoreGate) -> None:
         """Repeat writes that a shortage makes fail, from now on; ``gate`` is that of the readers.
 
-        Not to be called before the store is repaired: it may be reopened between two attempts.
+        Do not call it before the store is repaired: it may be reopened between two attempts.
         """
         self._patience, self._gate = patience, gate
 
@@ -159,7 +158,7 @@ class Storage:
     def write_batch(self) -> AbstractContextManager[WriteBatch]:
         """Return a context manager that collects rows, and commits and syncs them at its end.
 
-        Nothing is written if the block raises.
+        It writes nothing if the block raises.
         """
         raise NotImplementedError
 
@@ -183,21 +182,21 @@ class Storage:
     def begin_bulk_load(self) -> None:
         """Go back to the options for bulk load, unless there is too much to compact afterwards.
 
-        The engine may be closed and opened for it, so nothing else may use the store.
+        This may close and open the engine, so nothing else may use the store.
         """
         self.bulk_loading = self.table_bytes <= self.COMPACT_BYTES
 
     def end_bulk_load(self, *, compact: bool = False) -> None:
         """Go on with the options for a store in use; ``compact``: :meth:`compact` is next.
 
-        The engine may be closed and opened for it, so nothing else may use the store.
+        This may close and open the engine, so nothing else may use the store.
         """
         self.bulk_loading = False
 
     def compact(self) -> bool:
         """Rewrite all tables, if that makes the store notably smaller and takes seconds at most.
 
-        The store can be used concurrently, but not closed.  Return False if :meth:`stop_compaction`
+        Others can use the store concurrently, but not close it.  Return False if :meth:`stop_compaction`
         came before the end; tables rewritten until then stay so.
         """
         return True
@@ -266,7 +265,7 @@ def used_prefixes(store: Storage, kind: bytes = b"", first: int = 0) -> Iterator
 def db_class(name: str) -> type[Storage]:
     """Return the class of an engine by its name, in any case.  Raise RuntimeError if unknown.
 
-    The engines are the descendants of Storage that were imported: this package imports its own.
+    The engines are the imported descendants of Storage: this package imports its own.
     """
     engines = _descendants(Storage)
     candidates = [engine for engine in engines if engine.ENGINE == name.lower()]
@@ -284,7 +283,7 @@ def db_class(name: str) -> type[Storage]:
 
 
 def _descendants(base: type[Storage]) -> list[type[Storage]]:
-    """Return every descendant of a class, wherever it was defined."""
+    """Return every descendant of a class, of whichever module."""
     found = []
     for klass in base.__subclasses__():
         found.append(klass)

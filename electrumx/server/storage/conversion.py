@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from electrumx.server.storage.base import Storage, WriteBatch
 
-#: bytes of rows after which a batch is written
+#: bytes of rows after which to write a batch
 BATCH_BYTES = 2_000_000
 PROGRESS_LOG_SECS = 10.0
 #: how many values two bytes have
@@ -39,8 +39,8 @@ def convert_by_prefix(
 ) -> Iterator[int]:
     """Call ``convert`` for each two-byte prefix, several to a batch.
 
-    It returns the bytes it has put into the batch.  Yield the cursor of each batch after it was
-    written: the last prefix converted, at the end the last of all.
+    It returns the bytes it has put into the batch.  Yield the cursor of each batch after its
+    write: the last prefix converted, at the end the last of all.
     """
     cursor = -1
     while cursor < PREFIXES - 1:

@@ -1,6 +1,6 @@
 """Reads rows through the engines' iterators and cursors, and checks them for errors.
 
-Both engines' iterators end silently where a table cannot be read; :func:`checked_rows` and the other
+Both engines' iterators end silently where a table is unreadable; :func:`checked_rows` and the other
 functions distinguish that from the end of the rows.  Runs in: worker threads.
 """
 
@@ -89,7 +89,7 @@ def checked_rows(
 ) -> Iterator[Row]:
     """Yield rows, the first at or above ``first``, while their keys have a prefix.
 
-    Where the engine ends them, ``cursor``, of the same snapshot, is asked for more rows.  If there
+    Where the engine ends them, look for more rows with ``cursor``, of the same snapshot.  If there
     are any, the engine met an error: raise OSError.
     """
     last: bytes | None = None
@@ -103,7 +103,7 @@ def checked_rows(
         _check_status(cursor)
         return
     key = cursor.key()
-    # The row may have been deleted after the cursor and before the iterator was created.
+    # A deletion of the row may have come between the creation of the cursor and of the iterator.
     if key.startswith(prefix) and get(key) is not None:
         raise OSError(f"the engine left out rows from {key.hex()} on: a table cannot be read")
 

@@ -1,6 +1,6 @@
 """Names the damaged row of the database after a read found one that is invalid.
 
-A read that meets a transaction number beyond the committed ones, or a hash that is missing, has
+A read that meets a transaction number beyond the committed ones, or a missing hash, has
 either raced a flush or a reorganisation, or the row is damaged.  ``queries`` distinguishes
 the two; then the functions of this module look for the row, and :class:`DamageLog` logs each one
 once, so that repeated requests do not fill the log.
@@ -23,7 +23,7 @@ from electrumx.server.storage.schema import (
     unpack_tx_nums,
 )
 
-#: damaged rows and files that are logged, each once
+#: damaged rows and files to log, each once
 MAX_LOGGED = 100
 
 
@@ -51,7 +51,7 @@ def outpoint_row_fault(key: bytes, hashX: bytes) -> str | None:
 def history_fault(rows: Iterable[Row], tx_count: int, tx_hashes: TxHashes) -> str | None:
     """Return the fault of the first damaged row of a script's history, or None.
 
-    ``tx_count`` is the number of transactions that may be named.
+    ``tx_count`` is the number of transactions that a row may name.
     """
     before = -1
     for key, row in rows:
@@ -92,13 +92,13 @@ class DamageLog:
         self._logged: set[str] = set()
 
     def error(self, fault: str) -> DBDamagedError:
-        """Log a fault, unless it was logged; return the error to be raised for it."""
+        """Log a fault, the first time; return the error to raise for it."""
         error = DBDamagedError(fault)
         self.log(str(error))
         return error
 
     def log(self, line: str) -> None:
-        """Log a line as an error, unless it was logged, or too many others were."""
+        """Log a line as an error, the first time, unless there were too many others."""
         with self._lock:
             if line in self._logged or len(self._logged) > MAX_LOGGED:
                 return

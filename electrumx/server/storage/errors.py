@@ -51,8 +51,8 @@ def read_error(error: BaseException, engine: object) -> str | None:
 def explained(error: BaseException, folder: str, engine: object) -> BaseException:
     """Return a one-line DBError in place of an error of a disk or an engine.
 
-    ``folder`` is the database directory, ``engine`` the class of its stores.  Other errors are
-    returned unchanged.
+    ``folder`` is the database directory, ``engine`` the class of its stores.  Return other errors
+    unchanged.
     """
     reason = read_error(error, engine)
     if reason is None:

@@ -1,7 +1,7 @@
-"""Admits reads of the stores, and keeps them out while a store is closed or reopened.
+"""Admits reads of the stores, and keeps them out during the closing or reopening of a store.
 
-An engine frees its memory when it is closed; a thread that is inside it then, reading, takes the
-process down with it.  So every read that is not protected by the state lock passes a
+An engine frees its memory when it closes; a thread that is inside it then, reading, takes the
+process down with it.  So every read without the protection of the state lock passes a
 :class:`StoreGate`: :meth:`StoreGate.reading` admits it, :meth:`StoreGate.exclusive` waits until
 all admitted reads have left and holds new ones back.  A database has one gate for both stores and
 the flat files.
@@ -12,7 +12,7 @@ check :attr:`StoreGate.closing` every :data:`CHECK_ROWS` rows.
 
 Runs in: any thread but the event loop's, because admission may wait.  An admitted read must not
 wait for the event loop: closing would then wait for the loop, which may be waiting for the closing.
-Admission costs 0.5 µs, so a job of many reads is admitted once.
+Admission costs 0.5 µs, so the gate admits a job of many reads once.
 """
 
 import threading
@@ -25,12 +25,12 @@ from electrumx.server.storage.schema import DBClosedError
 
 T = TypeVar("T")
 
-#: rows that a long iteration reads between two checks of whether the store is being closed
+#: rows that a long iteration reads between two checks of whether the store is closing
 CHECK_ROWS = 1_000
 
 
 class StoreGate:
-    """The gate of one database.  Both kinds of admission may be nested in one thread."""
+    """The gate of one database.  Both kinds of admission may nest in one thread."""
 
     def __init__(self, *, is_open: bool = True) -> None:
         # Entered directly, not through the condition: that takes a third of the time.
@@ -44,9 +44,9 @@ class StoreGate:
         #: threads that wait for exclusive access; new reads yield to them
         self.waiting = 0
         self._is_open = is_open
-        #: the stores will be closed next: reads under way end with DBClosedError
+        #: the stores close next: reads under way end with DBClosedError
         self.closing = False
-        #: number of exclusive sections so far: iterators of an earlier one must not be used
+        #: number of exclusive sections so far: do not use iterators of an earlier one
         self.generation = 0
 
     # -- reads
@@ -86,12 +86,12 @@ class StoreGate:
         return threading.get_ident() in self._readers
 
     def check(self) -> None:
-        """Raise DBClosedError if the stores will be closed next."""
+        """Raise DBClosedError if the stores close next."""
         if self.closing and self._owner != threading.get_ident():
             raise DBClosedError
 
     def rows(self, iterable: Iterable[T]) -> list[T]:
-        """Return all rows.  Raise DBClosedError if the stores are to be closed before the end."""
+        """Return all rows.  Raise DBClosedError if the stores are to close before the end."""
         iterator = iter(iterable)
         found: list[T] = []
         while chunk := list(islice(iterator, CHECK_ROWS)):
@@ -150,7 +150,7 @@ class StoreGate:
             self._changed.notify_all()
 
     def set_open(self) -> None:
-        """Note that the stores are open: reads are admitted."""
+        """Note that the stores are open: admit reads."""
         with self._lock:
             self._is_open = True
             self.closing = False

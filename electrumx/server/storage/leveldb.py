@@ -1,4 +1,4 @@
-"""LevelDB, the default engine where its binding can be imported."""
+"""LevelDB, the default engine where its binding is available."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -23,10 +23,10 @@ class LevelDB(Storage):
     #: bits a key of the filters by which point reads pass over tables; one in a hundred errs
     FILTER_BITS = 10
     #: bytes of a block, uncompressed: a small read of a compressed one decompresses all of it;
-    #: others are read in place, so that larger blocks only save room
+    #: reads of others are in place, so that larger blocks only save room
     BLOCK_SIZE = 4 << 10
     PLAIN_BLOCK_SIZE = 16 << 10
-    #: files of tables that only a compaction reads: they are mapped, and count as memory
+    #: files of tables that only a compaction reads: LevelDB maps them, and they count as memory
     MAX_OPEN_FILES_COMPACTED = 64
     #: bytes of a key that separate the steps of a compaction
     STEP_KEY_LEN = 3
@@ -50,10 +50,10 @@ class LevelDB(Storage):
                 max_open_files=self.max_open_files,
                 lru_cache_size=self.tuning.block_cache(self.for_sync),
                 max_file_size=self.TABLE_BYTES,
-                # Rows of the others are read by cursors, which pass over no table.
+                # Cursors read rows of the others, and pass over no table.
                 bloom_filter_bits=self.FILTER_BITS if self.compressible else 0,
                 block_size=self.BLOCK_SIZE if self.compressible else self.PLAIN_BLOCK_SIZE,
-                # plyvel's wheels carry a slow build of snappy, 40 MB/s: tables that are compacted
+                # plyvel's wheels carry a slow build of snappy, 40 MB/s: tables due for compaction
                 # soon go without.  Each block of a table has a flag for compression.
                 compression="snappy" if self.compress else None,
             )
@@ -62,8 +62,8 @@ class LevelDB(Storage):
 
     def close(self) -> None:  # noqa: D102
         if not self.db.closed and self.is_small:
-            # Closing abandons a table that is being written and keeps the log of its rows, which
-            # the next opening has to read; compacting an empty range finishes the table first.
+            # Closing abandons an unfinished table and keeps the log of its rows, which the next
+            # opening has to read; compacting an empty range finishes the table first.
             # In a large store it would wait for other compactions, too, which take seconds.
             self.db.compact_range(start=b"\xff", stop=b"\xff")
         self.db.close()
@@ -113,7 +113,7 @@ class LevelDB(Storage):
     def compaction_steps(self, first: int, end: int) -> Iterator[tuple[bytes, bytes]]:
         """Yield bounds of keys that together hold all those whose first bytes are in a range.
 
-        They come in order, and a table that one step has rewritten is not touched by the next.
+        They come in order, and no step touches a table that the one before has rewritten.
         """
         start = first.to_bytes(self.STEP_KEY_LEN, "big")
         stop = (end - 1).to_bytes(self.STEP_KEY_LEN, "big") + b"\xff" * 64
@@ -144,7 +144,7 @@ class LevelDB(Storage):
             if self.db is opened:
                 batch.write()
                 return
-            # The store was reopened: a batch belongs to the one that it was made for.
+            # A reopening came between: a batch belongs to the store that made it.
             again = self.db.write_batch(sync=True)
             again.append(batch)
             again.write()
@@ -165,7 +165,7 @@ class LevelDB(Storage):
     def rows_of(  # noqa: D102
         self, prefixes: Sequence[bytes], max_bytes: int = NO_BOUND
     ) -> list[list[Row]]:
-        # Making an iterator takes three times as long as a seek.  But while tables are compacted
+        # Making an iterator takes three times as long as a seek.  But while LevelDB compacts tables
         # all the time it saves none: a sync with a small cache took 8 % more CPU with one iterator.
         if self.for_sync:
             return [rows for prefix in prefixes for rows in self._rows_at([prefix], max_bytes)]

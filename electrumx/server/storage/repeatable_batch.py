@@ -1,6 +1,6 @@
-"""A batch of rocksdict's that can be written again after a write that failed.
+"""A batch of rocksdict's that can repeat a failed write.
 
-rocksdict consumes a batch when it writes it, also if that fails.  So the rows are kept, up to
+rocksdict consumes a batch when it writes it, also if that fails.  So this keeps the rows, up to
 ``KEPT_BYTES``: as many as a block changes.  Larger batches belong to the initial sync, when no
 client can cause a shortage of descriptors.  Runs in: the thread that writes.
 """
@@ -12,9 +12,9 @@ KEPT_BYTES = 32_000_000
 
 
 class RepeatableBatch:
-    """Rows to be written together; ``new_batch()`` makes an empty batch of the engine's.
+    """Rows to write together; ``new_batch()`` makes an empty batch of the engine's.
 
-    With 0 ``kept_bytes`` no row is kept, and ``put`` and ``delete`` are the engine's own: writing a
+    With 0 ``kept_bytes`` it keeps no row, and ``put`` and ``delete`` are the engine's own: writing a
     batch that failed again then raises the first error again.
     """
 
@@ -23,7 +23,7 @@ class RepeatableBatch:
     def __init__(self, new_batch: Callable[[], Any], kept_bytes: int = KEPT_BYTES) -> None:
         self._new_batch = new_batch
         self._batch = new_batch()
-        # Key and value, None for a row to be removed; None if they are too many to keep
+        # Key and value, None for a row to remove; None if they are too many to keep
         self._rows: list[tuple[bytes, bytes | None]] | None = [] if kept_bytes else None
         self._room = kept_bytes
         self._error: Exception | None = None
@@ -54,7 +54,7 @@ class RepeatableBatch:
             self._rows.append((key, value))
 
     def write(self, db: Any, options: Any) -> None:
-        """Write the rows; after an error this may be called again.
+        """Write the rows; after an error the caller may repeat this.
 
         Raise the engine's error, and the same again for a batch that was too large to keep.
         """

@@ -22,8 +22,8 @@ REOPEN_SECS = 5.0
 def _open_patiently(name: str, open_store: Callable[[], Any]) -> Any:
     """Open a RocksDB store.  Raise DBError if that fails.
 
-    A store that this process has just closed stays locked until the last iterator over it, perhaps
-    one of a query still running in a thread, is dropped.
+    A store that this process has just closed stays locked until the end of the last iterator over
+    it, perhaps one of a query still running in a thread.
     """
     deadline = time.monotonic() + REOPEN_SECS
     while True:
@@ -43,8 +43,8 @@ class RocksDB(Storage):
     can open the store.
 
     rocksdict takes the options of a store that exists from its OPTIONS file, and ours only for the
-    whole, unless they are given for the column family: then they are in force at every opening.
-    What concerns the format of tables applies to those that are written from then on.
+    whole, unless we give them for the column family: then they are in force at every opening.
+    What concerns the format of tables applies to those written from then on.
 
     With ``prefix_len`` tables have filters of keys and of their first bytes.  A cursor for a prefix
     at least that long passes over tables without one; it is undefined beyond the prefix, so
@@ -54,13 +54,13 @@ class RocksDB(Storage):
     ENGINE = "rocksdb"
     TABLE_FORMAT = 5
     TARGET_FILE_SIZE = 33_554_432
-    #: bytes of rows in memory after which a table is written; there may be two such
+    #: bytes of rows in memory after which RocksDB writes a table; there may be two such
     WRITE_BUFFER = 16 << 20
-    #: tables at level 0 after which they are compacted, and writes slowed down and stopped: a read
-    #: has to look into each, but the more there are, the fewer times rows are rewritten
+    #: tables at level 0 after which RocksDB compacts them, and slows down and stops writes: a read
+    #: has to look into each, but the more there are, the fewer times it rewrites rows
     LEVEL0_SYNC = (12, 40, 60)
     LEVEL0_SERVING = (4, 20, 36)
-    #: part of WRITE_BUFFER for a filter of the rows in memory, while clients are served
+    #: part of WRITE_BUFFER for a filter of the rows in memory, while serving clients
     MEMTABLE_FILTER = 0.05
     #: bits a key in filters; one in a hundred errs
     FILTER_BITS = 10
@@ -99,10 +99,10 @@ class RocksDB(Storage):
                 self.module.SliceTransform.create_fixed_prefix(self.prefix_len)
             )
             if not self.for_sync:
-                # A twentieth of the time that rows take to be added, where there are most of them
+                # A twentieth of the time that adding rows takes, where there are most of them
                 options.set_memtable_prefix_bloom_ratio(self.MEMTABLE_FILTER)
-            # None in the lowest level, nine tenths of the keys: nearly all that is looked up exists,
-            # and filters of all of Bitcoin's keys would take a gigabyte.
+            # None in the lowest level, nine tenths of the keys: nearly all looked-up keys exist, and
+            # filters of all of Bitcoin's keys would take a gigabyte.
             options.set_optimize_filters_for_hits(True)
         options.set_block_based_table_factory(table)
         return options
@@ -151,9 +151,9 @@ class RocksDB(Storage):
         if not self.compressible or self.table_bytes > self.COMPACT_BYTES:
             return True
         options = self.module.CompactOptions()
-        # Otherwise a single table is moved to the lowest level unchanged, tombstones included.
+        # Otherwise RocksDB moves a single table to the lowest level unchanged, tombstones included.
         options.set_bottommost_level_compaction(self.module.BottommostLevelCompaction.force())
-        # Set before the other flag is read; stop_compaction sets and reads in the other order.
+        # Set before reading the other flag; stop_compaction sets and reads in the other order.
         self._is_compacting = True
         try:
             if not self.compaction_stopped:
@@ -165,7 +165,7 @@ class RocksDB(Storage):
     def stop_compaction(self) -> None:  # noqa: D102
         super().stop_compaction()
         if self._is_compacting:
-            # No table is written any more, not even those of the memtables, which the log has.
+            # RocksDB writes no table any more, not even those of the memtables, which the log has.
             self.db.cancel_all_background(False)
 
     def checkpoint(self, path: str) -> None:
@@ -175,7 +175,7 @@ class RocksDB(Storage):
     def new_table(self, path: str) -> Any:
         """Return a writer of a table outside of the store: ``writer[key] = value``, in key order.
 
-        ``finish()`` ends it; one without rows cannot be finished.
+        ``finish()`` ends it, but fails without rows.
         """
         writer = self.module.SstFileWriter(options=self._options())
         writer.open(path)
@@ -206,9 +206,9 @@ class RocksDB(Storage):
     def iterator(  # noqa: D102
         self, prefix: bytes = b"", reverse: bool = False, start: bytes = b""
     ) -> Iterator[tuple[bytes, bytes]]:
-        # The iterator must be a snapshot of now, so it is made here and not at the first next().
+        # The iterator must be a snapshot of now, so make it here and not at the first next().
         # rocksdict's iterate bounds do not outlive its ReadOptions object (0.3.29 read freed
-        # memory), so the prefix is checked here.
+        # memory), so check the prefix here.
         options = self._all_keys if reverse else self._read_options(prefix)
         cursor = self.db.iter(options)
         if reverse:
@@ -232,7 +232,7 @@ class RocksDB(Storage):
 class RocksDBNG(Storage):
     """RocksDB where rocksdict is not installed but the module ``rocksdb`` (rocksdb-ng) is.
 
-    An operator who comes from e-x has it.  Its prefix extractors are written in Python, and called
+    An operator who comes from e-x has it.  Its prefix extractors are Python functions, which it calls
     for each key: filters are of whole keys only.
     """
 

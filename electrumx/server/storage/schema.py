@@ -14,7 +14,7 @@ and ``hist`` holds
     hashX(11) flush_id BE2                     ->  tx_num LE5 ...   5 bytes a (script, tx) pair
     ``state`` 00 00                            ->  repr of a dict
 
-The nine bytes *txout_idx LE4 tx_num LE5* that end both UTXO keys are called the UTXO's *suffix*.
+The nine bytes *txout_idx LE4 tx_num LE5* that end both UTXO keys are the UTXO's *suffix*.
 ``h`` keys carry only four bytes of the transaction hash: a look-up distinguishes collisions by the
 tx_num, whose full hash is in the flat file ``meta/hashes``.  Heights of undo rows are big-endian
 so that rows sort by height and pruning is one short scan.  A tx_num of five bytes lasts for 10^12
@@ -54,7 +54,7 @@ SUFFIX_LEN = TXOUT_IDX_LEN + TXNUM_LEN
 UTXO_KEY_LEN = 1 + HASHX_LEN + SUFFIX_LEN
 OUTPOINT_KEY_LEN = 1 + TX_HASH_PREFIX_LEN + SUFFIX_LEN
 HIST_KEY_LEN = HASHX_LEN + FLUSH_ID_LEN
-#: first bytes of a key by which rows are looked up: of an outpoint, and of a script
+#: first bytes of a key by which look-ups find rows: of an outpoint, and of a script
 UTXO_LOOKUP_LEN = 1 + TX_HASH_PREFIX_LEN + TXOUT_IDX_LEN
 HIST_LOOKUP_LEN = HASHX_LEN
 #: hashX, tx_num LE5, value LE8: one spent UTXO, also the value of a cached UTXO
@@ -84,11 +84,11 @@ class DBError(OperatorError):
 
 
 class DBReadError(DBError):
-    """The data of a request could not be read; the reason is in the log."""
+    """The data of a request is unreadable; the reason is in the log."""
 
 
 class DBDamagedError(DBReadError):
-    """A row or a file was not written like this; ``fault`` names it, and its fault."""
+    """A row or a file is damaged; ``fault`` names it, and its fault."""
 
     def __init__(self, fault: str) -> None:
         super().__init__(
@@ -98,7 +98,7 @@ class DBDamagedError(DBReadError):
 
 
 class DBClosedError(DBReadError):
-    """The stores are closed, or are being closed: the server starts or stops."""
+    """The stores are closed, or closing: the server starts or stops."""
 
     def __init__(self, text: str = "the database is closed: the server is starting or stopping"):
         super().__init__(text)

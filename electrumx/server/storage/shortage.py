@@ -3,7 +3,7 @@
 A process that has too many files open cannot open another one, and clients may be the reason.
 That is no error of the disk: :meth:`Patience.run` repeats the write, for a minute at most, with
 growing pauses, and the log has one line for the beginning and one for the end.  A :class:`Reserve`
-of descriptors is kept for this case, and released first.
+of descriptors exists for this case; the first step releases it.
 
 Runs in: worker threads.
 """
@@ -18,7 +18,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: descriptors in reserve: an engine that is reopened needs about ten
+#: descriptors in reserve: reopening an engine needs about ten
 RESERVE_FILES = 16
 #: pauses between attempts, in seconds: the second one, the longest, and the sum
 FIRST_PAUSE_SECS = 0.05
@@ -41,7 +41,7 @@ def is_shortage(error: BaseException) -> bool:
 
 
 class Reserve:
-    """Descriptors held open, to be released when others are needed."""
+    """Descriptors held open, to release when others are needed."""
 
     def __init__(self, count: int = RESERVE_FILES) -> None:
         self._count = count
@@ -54,7 +54,7 @@ class Reserve:
                 self._files.append(os.open(os.devnull, os.O_RDONLY))
 
     def release(self) -> None:
-        """Close all, so that other files may be opened."""
+        """Close all, so that other files may open."""
         while self._files:
             os.close(self._files.pop())
 
@@ -74,8 +74,8 @@ class Patience:
     ) -> T:
         """Return the result of ``work``, which must be repeatable.
 
-        ``what`` names the work in the log.  ``before_retry`` is called before each attempt but the
-        first two, and may raise, too.  Raise the error of the last attempt.
+        ``what`` names the work in the log.  ``before_retry`` runs before each attempt but the first
+        two, and may raise, too.  Raise the error of the last attempt.
         """
         try:
             return work()

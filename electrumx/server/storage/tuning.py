@@ -11,8 +11,8 @@ MEGABYTE: Final = 1_000_000
 
 #: background threads of an engine, and threads that look rows up, at most
 MOST_THREADS: Final = 8
-#: bytes of the caches of blocks, at least and at most; a small read of a block that is cached takes
-#: 5 µs with LevelDB, otherwise 20
+#: bytes of the caches of blocks, at least and at most; a small read of a cached block takes 5 µs
+#: with LevelDB, otherwise 20
 LEAST_CACHE: Final = 32 * MEGABYTE
 MOST_CACHE: Final = 512 * MEGABYTE
 #: parts of CACHE_MB: during the initial sync, when the rest holds unflushed data, and afterwards
@@ -29,7 +29,7 @@ class Tuning(NamedTuple):
     memory: int = 1_200 * MEGABYTE
     #: processors
     cores: int = 2
-    #: file descriptors that nothing else needs, while clients are served
+    #: file descriptors that nothing else needs, while serving clients
     spare_files: int = 0
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The administrator's bans: which networks may be banned, which connections close, the replies.
+"""The administrator's bans: which networks they may cover, which connections close, the replies.
 
 Runs on the event loop.
 """
@@ -19,13 +19,13 @@ from electrumx.server.session.transport.ban_file import BanFile
 from electrumx.server.session.transport.bans import Ban, BanList, ordered, parse_network
 from electrumx.server.session.transport.ticket import parse_host
 
-# Beginnings of lines about items that were not carried out; ``electrumx_rpc`` then exits with 1.
+# The beginning of lines about refused items; ``electrumx_rpc`` then exits with 1.
 REFUSED = "refused: "
 UNKNOWN = "unknown: "
 NOT_SAVED = "not saved: "
 LIFTED = "lifted "
 
-# Sessions that are compared with the bans before other work is done.
+# Sessions to compare with the bans before yielding to the event loop.
 LOOKED_AT_ONCE = 100
 
 # Banned with ``force`` only: the operator's own machine and network, proxies there, Tor.
@@ -59,7 +59,7 @@ class BanCommands:
         trusted: Iterable[Network] = (),
         names_in_log: bool = True,
     ) -> None:
-        """``folder`` is that of the database; ``on_change()`` is called after each new ban.
+        """``folder`` is that of the database; call ``on_change()`` after each new ban.
 
         ``trusted`` are networks of the operator's, such as those of proxies.  ``names_in_log``:
         whether the log has addresses.
@@ -75,14 +75,14 @@ class BanCommands:
         self.set_trusted(trusted)
 
     def set_trusted(self, trusted: Iterable[Network]) -> None:
-        """Set the networks of the operator's, which are banned by force only."""
+        """Set the networks of the operator's, which need ``force`` for a ban."""
         self._protected = (
             *OWN_NETWORKS,
             *((network, "trusted addresses") for network in trusted),
         )
 
     async def load(self) -> None:
-        """Take over the bans on disk; to be called before clients connect."""
+        """Take over the bans on disk; call it before clients connect."""
         self._bans.replace_all(await self._file.load())
         count = len(self._bans.in_force())
         if count:
@@ -91,7 +91,7 @@ class BanCommands:
     async def ban(self, items: list[str], secs: int | None, *, force: bool) -> list[str]:
         """Ban addresses and subnets for some seconds (None: no end); return a line about each.
 
-        It is carried out even if the caller is cancelled, as when the administrator hangs up.
+        It completes even after a cancellation of the caller, as when the administrator hangs up.
         """
         return await asyncio.shield(self._ban(items, secs, force=force))
 
@@ -116,7 +116,7 @@ class BanCommands:
         return self._logged(lines)
 
     def _to_ban(self, item: str, *, force: bool) -> Network:
-        """Return the network to ban; ValueError if that is none, or is protected."""
+        """Return the network to ban; ValueError for none, or a protected one."""
         network = parse_network(item)
         if force:
             return network
@@ -127,7 +127,7 @@ class BanCommands:
 
     async def _close(self) -> list[str]:
         """Close the connections of banned networks; return a line if there were some."""
-        # Those that come from now on are refused at accept.
+        # Admission control refuses later ones at accept.
         dropped = self._admission.drop_banned()
         sessions = []
         for number, session in enumerate(list(self._table.sessions), start=1):

@@ -33,9 +33,9 @@ from electrumx.server.session.engine.send_queue import MessageTransport
 from electrumx.server.session.engine.session_limits import UNLIMITED
 from electrumx.server.session.shared.session_table import by_id
 
-# First messages that are not JSON-RPC are logged once in so many seconds, at most.
+# Log first messages that are not JSON-RPC once in so many seconds, at most.
 FOREIGN_LOG_SECS = 60.0
-# Names of methods are cut to so many characters in the log.
+# Cut names of methods to so many characters in the log.
 LOGGED_NAMES_CHARS = 200
 
 
@@ -51,7 +51,7 @@ class LocalRPC(SessionBase):
 
     __slots__ = ("bans", "commands")
 
-    # When a foreign first message is logged again, by the monotonic clock
+    # When to log a foreign first message again, by the monotonic clock
     _next_warning = 0.0
 
     def __init__(
@@ -70,7 +70,7 @@ class LocalRPC(SessionBase):
         self.set_request_handlers((0,))
 
     def make_account(self) -> CostAccount:
-        """Return an account that nothing is charged to."""
+        """Return an account without charges."""
         return FreeAccount(self, UNLIMITED)
 
     def protocol_version_string(self) -> str:

@@ -1,6 +1,6 @@
 """The administrator's query: the history, UTXOs and balance of scripts, addresses and names.
 
-Runs on the event loop; items are parsed in a thread.
+Runs on the event loop; a thread parses items.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from electrumx.lib.errors import ElectrumXError
 from electrumx.lib.hash import Base58Error, hash_to_hex_str
 from electrumx.server.db import DB
 
-# How the line of an item begins that is not understood; ``electrumx_rpc`` then exits with 1.
+# How the line of an unknown item begins; ``electrumx_rpc`` then exits with 1.
 UNKNOWN = "unknown: "
 
 

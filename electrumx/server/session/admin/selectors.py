@@ -20,7 +20,7 @@ class SessionReferences:
     unknown: list[str] = field(default_factory=list)
 
     def all_sessions(self) -> list[TableSession]:
-        """Return the sessions named, or in a group that is named, each once, by id."""
+        """Return the sessions named, or in a named group, each once, by id."""
         sessions = set(self.sessions)
         for group in self.groups:
             sessions |= group.sessions

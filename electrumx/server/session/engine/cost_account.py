@@ -1,7 +1,7 @@
 """The cost of one session, and how many requests it may therefore run at once.
 
-``prices`` has the prices, ``session_groups`` the groups of sessions that share costs; this is the arithmetic of one
-session.  Runs on the event loop.
+``prices`` has the prices, ``session_groups`` the groups of sessions that share costs; this is the
+arithmetic of one session.  Runs on the event loop.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from electrumx.server.session.engine.session_limits import MAX_DEBT, SessionLimi
 
 T = TypeVar("T")
 
-# Concurrency is computed again when the cost has changed by so much.
+# How much the cost has to change before the account computes concurrency again.
 RECALC_COST = 100
 # Of a second of processor time, where no price is known beforehand: two seconds cost the default
 # hard limit.
@@ -58,13 +58,13 @@ class CostAccount:
         self.cost_decay_per_sec = decay_per_sec(limits.cost_hard_limit)
         #: how many requests may run at once
         self.concurrency_target = limits.initial_concurrent
-        #: by the monotonic clock, as that of the day may be set at any time
+        #: by the monotonic clock, as that of the day may jump at any time
         self.start_time = time.monotonic()
         self.errors = 0
         self.cost = 0.0
         #: how far the cost is from the soft to the hard limit: 0 to 1, and above
         self.cost_fraction = 0.0
-        #: the factor by which its costs are divided
+        #: the divisor of its costs
         self.leniency = 1.0
         # The cost when concurrency was last computed, and when that was
         self._cost_last = 0.0
@@ -74,7 +74,7 @@ class CostAccount:
         """Change the limits; the cost stays."""
         self.limits = limits
         self.bw_cost_per_byte = limits.bw_cost_per_byte
-        # Where no session is limited, the target is not computed.
+        # Where no session has limits, nothing computes the target.
         self.concurrency_target = limits.initial_concurrent
         self._set_fraction(0.0)
         self.recalc_concurrency()
@@ -99,7 +99,7 @@ class CostAccount:
     async def in_thread(self, covered: float, function: Callable[..., T], *args: object) -> T:
         """Return ``function(*args)``, run in a thread, and charge for the processor time it took.
 
-        ``covered`` is the cost that was charged for it already.
+        ``covered`` is the cost already charged for it.
         """
         spent = 0.0
 
@@ -134,7 +134,7 @@ class CostAccount:
         cost_range = limits.cost_hard_limit - limits.cost_soft_limit
         if cost_range <= 0:
             self._cost_last = self.cost
-            return  # no session is limited
+            return  # no session has limits
         self.cost = min(self.cost, MAX_DEBT * limits.cost_hard_limit * self.leniency)
         self._cost_last = self.cost
         before = self.concurrency_target
@@ -155,7 +155,7 @@ class CostAccount:
 
 
 class FreeAccount(CostAccount):
-    """An account that nothing is charged to; errors are counted."""
+    """An account without charges, which counts errors."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Requests that cannot be answered at once: slots, waiting, time-outs, replies.
+"""Requests that have no reply at once: slots, waiting, time-outs, replies.
 
 Only requests that wait -- for the database, the node, a slot, a throttled session's sleep -- are
 ``PendingRequest`` objects, and only those that wait for more than a future have a task.
@@ -32,20 +32,20 @@ from electrumx.server.storage.schema import DBReadError
 MAX_ADMITTED = 200
 # The memory that those take; one larger request may be pending alone.
 ADMITTED_BYTES = 262_144
-# Results of more items, or longer text, are turned into JSON in a thread.
+# A thread turns results of more items, or longer text, into JSON.
 LARGE_RESULT_ITEMS = 2_000
 LARGE_RESULT_CHARS = 200_000
 # No log line repeats more of a request than this.
 LOGGED_REQUEST_CHARS = 1_000
-# Replies of so many bytes are written before more are made.
+# Replies of so many bytes go out before the session makes more.
 WRITE_BYTES = 65_536
 # The time slice of a session, in seconds; then other sessions run.
 SLICE_SECS = 0.001
-# How long a session at the hard limit has to read why it is closed.
+# How long a session at the hard limit has to read why the server closes it.
 LAST_WORD_SECS = 1.0
 
 
-# Results that are encoded already, or as fast as can be.
+# Results already encoded, or as fast to encode as can be.
 _SMALL = frozenset((EncodedJSON, bool, int, type(None)))
 
 
@@ -71,7 +71,7 @@ class Cancellable(Protocol):
 
 
 class PendingRequest:
-    """A request that could not be answered at once."""
+    """A request that has no reply at once."""
 
     __slots__ = (
         "awaitable",
@@ -93,7 +93,7 @@ class PendingRequest:
     ) -> None:
         """``secs`` is the time until its deadline."""
         self.request = request
-        # Where its end is counted, and when it began to wait
+        # The figures that count its end, and when it began to wait
         self.stats = stats
         began = self.began = monotonic()
         # Of the result, if the handler was called already
@@ -107,7 +107,7 @@ class PendingRequest:
 
 
 class Dispatcher:
-    """The pending requests of one session, and how each is answered."""
+    """Holds the pending requests of one session, and answers each."""
 
     __slots__ = (
         "_account",
@@ -142,7 +142,7 @@ class Dispatcher:
         #: those that wait for a slot
         self.waiting: deque[PendingRequest] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        #: whether a flush is scheduled
+        #: whether a flush is due
         self.flush_due = False
 
     def on_lost(self) -> None:
@@ -160,11 +160,11 @@ class Dispatcher:
                 item.awaitable.close()
 
     def unanswered_request_count(self) -> int:
-        """Return how many requests were taken on and not yet answered."""
+        """Return how many requests taken on have no answer yet."""
         return 0 if self.pending is None else len(self.pending)
 
     def is_full(self) -> bool:
-        """Return whether no request can be taken on for now."""
+        """Return whether the session can take on no request for now."""
         if self.pending is not None and len(self.pending) >= MAX_ADMITTED:
             return True
         return self.weight > ADMITTED_BYTES
@@ -197,7 +197,7 @@ class Dispatcher:
     def conclude_result(
         self, request: Request | Notification, result: object, stats: MethodStats
     ) -> None:
-        """Answer with a result, at once if it is there and small; it is counted in ``stats``."""
+        """Answer with a result, at once if it is there and small; ``stats`` counts it."""
         if isinstance(result, EagerFuture):
             # Most often: without ``_launch``
             self.running += 1
@@ -210,7 +210,7 @@ class Dispatcher:
             self._conclude(request, result)
 
     def conclude_exception(self, request: Request | Notification, error: Exception) -> None:
-        """Answer with an exception that a handler raised; call it while that is being handled."""
+        """Answer with an exception that a handler raised; call it while handling that."""
         result, is_last = self._outcome(request, error)
         self._conclude(request, result, is_last=is_last)
 
@@ -240,7 +240,7 @@ class Dispatcher:
         *,
         is_last: bool = False,
     ) -> None:
-        """Answer with a reply that is encoded already; a notification has none."""
+        """Answer with an encoded reply; a notification has none."""
         queue = self._queue
         if part is not None and isinstance(request, Request) and not queue.ended:
             message: bytes | None = part
@@ -291,7 +291,7 @@ class Dispatcher:
         return pending
 
     def enqueue(self, request: Request | Notification, stats: MethodStats) -> None:
-        """Let a request, which is counted in ``stats``, wait for a slot."""
+        """Let a request, which ``stats`` counts, wait for a slot."""
         if self.waiting is None:
             self.waiting = deque()
         self.waiting.append(self._admit(request, None, stats))
@@ -301,7 +301,7 @@ class Dispatcher:
     def start_waiting(self) -> None:
         """Start requests that wait, as long as there are slots; one is always left.
 
-        Without it no request would start at the hard limit, which is where the session is ended.
+        Without it no request would start at the hard limit, which is where the session ends.
         """
         deadline = monotonic() + SLICE_SECS
         queue, account = self._queue, self._account
@@ -361,7 +361,7 @@ class Dispatcher:
     ) -> None:
         """Run a request in a task, whose end frees the slot.
 
-        The coroutine cannot do that itself: it never runs if its task is cancelled before the
+        The coroutine cannot do that itself: it never runs in a task cancelled before the
         first step.
         """
         task = pending.task = asyncio.get_running_loop().create_task(coroutine)
@@ -370,7 +370,7 @@ class Dispatcher:
     def _end_at_once(
         self, pending: PendingRequest, result: object, *, is_last: bool = False
     ) -> None:
-        """Answer a request that waited for a slot only; call it where others are started."""
+        """Answer a request that waited for a slot only; call it where others start."""
         self._conclude(pending.request, result, is_last=is_last)
         self.running -= 1
         self._forget(pending)
@@ -417,10 +417,10 @@ class Dispatcher:
             self._finish(pending)
 
     def _cancelled(self, pending: PendingRequest) -> RPCError:
-        """Return the error for a request whose processing was cancelled."""
+        """Return the error for a cancelled request."""
         if pending.timed_out:
             return self._timed_out(pending.request)
-        # Not by us: the awaited future was cancelled, as a read is when the database closes.
+        # Not by us: the awaited future ended so, as a read does when the database closes.
         return RPCError(JSONRPC.INTERNAL_ERROR, "internal server error")
 
     async def _run(self, pending: PendingRequest) -> None:
@@ -439,7 +439,7 @@ class Dispatcher:
                 part = request.encode(result)
         self.conclude_encoded(request, result, part, is_last=is_last)
         if not self._queue.ended:
-            # Not when the task has ended, an iteration later: long replies of several would be joined.
+            # Not when the task has ended, an iteration later: that would join long replies of several.
             self._flush_soon()
 
     async def _result(self, pending: PendingRequest) -> Any:
@@ -454,7 +454,7 @@ class Dispatcher:
         return await result if isawaitable(result) else result
 
     def _finish(self, pending: PendingRequest) -> None:
-        """Free the slot of a request that was answered, and start requests that wait."""
+        """Free the slot of an answered request, and start requests that wait."""
         self.running -= 1
         self._forget(pending)
         queue = self._queue
@@ -475,7 +475,7 @@ class Dispatcher:
     def _flush_soon(self) -> None:
         """Send queued replies once this iteration of the event loop has answered what it can.
 
-        Then more requests are taken on: once an iteration, not once a reply.
+        Then the session takes on more requests: once an iteration, not once a reply.
         """
         queue = self._queue
         if queue.size >= WRITE_BYTES:
@@ -546,7 +546,7 @@ class Dispatcher:
         self._account.bump_errors(error)
         pending.stats.fail(error)
         self._forget(pending)
-        # A slow reader must not stay until it would be disconnected anyway.
+        # A slow reader must not stay until the queue would disconnect it anyway.
         queue.end(LAST_WORD_SECS)
 
 

@@ -16,7 +16,7 @@ _HTTP = re.compile(
 )
 _JSON_SPACE = b" \t\r\n"
 
-#: the reply to a first message that is not accepted
+#: the reply to a refused first message
 INVALID_JSON = b'{"jsonrpc":"2.0","error":{"code":-32700,"message":"invalid JSON"},"id":null}'
 
 

@@ -4,7 +4,7 @@ import json
 
 import orjson
 
-# Values that the standard library refuses to encode are refused.
+# They refuse the values that the standard library refuses to encode.
 _OPTIONS = (
     orjson.OPT_PASSTHROUGH_DATACLASS
     | orjson.OPT_PASSTHROUGH_DATETIME
@@ -35,7 +35,7 @@ def encode(value: object) -> bytes:
 
 
 def encode_result(value: object) -> EncodedJSON:
-    """Return plain JSON values encoded, to be answered many times; raises TypeError.
+    """Return plain JSON values encoded, for many answers; raises TypeError.
 
     Runs on the loop or in a thread.
     """

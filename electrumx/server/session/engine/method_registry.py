@@ -1,7 +1,7 @@
 """Which handler answers which request, by protocol version.
 
-Handlers are methods of handler objects, such as ``HeaderMethods``, marked where they are defined.  The
-table of a version is collected once for each tuple of handler classes; a session adds its objects.
+Handlers are methods of handler objects, such as ``HeaderMethods``, marked at their definition.  There is
+one table of a version for each tuple of handler classes; a session adds its objects.
 """
 
 import sys
@@ -41,7 +41,7 @@ def rpc_method(
     plain function runs on the event loop without a task of its own, so it must not take milliseconds.
     The result is plain JSON values, or ``EncodedJSON``.
 
-    It is served to clients that negotiated at least ``since`` and less than ``until``.  One function
+    It is for clients that negotiated at least ``since`` and less than ``until``.  One function
     may carry several marks.  A subclass that overrides the function need not repeat them.
     """
 
@@ -54,7 +54,7 @@ def rpc_method(
 
 
 def rpc_notification(name: str, *, since: ProtocolTuple = (0,)) -> Callable[[Handler], Handler]:
-    """Mark a plain function as the handler of notification ``name``: nothing is answered."""
+    """Mark a plain function as the handler of notification ``name``: it has no answer."""
 
     def mark(func: Handler) -> Handler:
         setattr(func, _NOTIFICATION_MARK, [(name, since, None)])
@@ -104,7 +104,7 @@ def restricted_table(
 ) -> HandlerTable:
     """Return the handlers at a protocol version, with ``refuse`` for requests not in ``served``.
 
-    It is called with the handler's object, and raises.  Callers must not change the table.
+    ``refuse`` takes the handler's object, and raises.  Callers must not change the table.
     """
     return {
         name: entry if name in served else (refuse, 0, sys.maxsize, entry[3])
@@ -156,7 +156,7 @@ class SessionMethods:
         self.table = restricted_table(tuple(map(type, self.objects)), version, served, refuse)
 
     def stats_of(self, request: Request | Notification) -> MethodStats:
-        """Return the figures that a request is counted in."""
+        """Return the figures that count a request."""
         table = self.table if request.expects_reply else self.notifications
         return self.stats[request.method if request.method in table else INVALID_METHOD]
 

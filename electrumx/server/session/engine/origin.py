@@ -14,7 +14,7 @@ _CIRCUIT_MASK = 0xFFFF_FFFF
 class Origin(NamedTuple):
     """The address of a client, and who vouches for it."""
 
-    #: None if it is not known
+    #: None if unknown
     host: Host | str | None = None
     #: whether a proxy named the address, in a PROXY header
     is_forwarded: bool = False
@@ -33,5 +33,5 @@ class Origin(NamedTuple):
 
 
 def as_origin(client: "Origin | Host | str | None") -> Origin:
-    """Return the origin of a client that is described by its address only."""
+    """Return the origin of a client described by its address only."""
     return client if isinstance(client, Origin) else Origin(client)

@@ -1,7 +1,7 @@
 """Results that are too large to send: the error for them, and the requests that had one.
 
-Such a result costs as much to compute as one that is sent, the node's work included; it is not
-computed again for a second request.  Runs on the event loop.
+Such a result costs as much to compute as a sent one, the node's work included; a second request does
+not compute it again.  Runs on the event loop.
 """
 
 from collections.abc import Callable, Hashable
@@ -11,7 +11,7 @@ from aiorpcx import JSONRPC, RPCError
 
 from electrumx.lib.lru import LRUCache
 
-# Requests that are remembered.
+# Remembered requests.
 MAX_REMEMBERED = 1_000
 
 
@@ -21,7 +21,7 @@ class OversizedResults:
     def __init__(self, max_send: int, tip: Callable[[], object]) -> None:
         """``max_send`` is the bound of replies in bytes; ``tip()`` changes with each new block."""
         self.max_send = max_send
-        #: more bytes are not read from the node: numbers become shorter when they are encoded again
+        #: the most bytes to read from the node: encoding numbers again makes them shorter
         self.max_read = 2 * max_send
         self._tip = tip
         self._remembered: LRUCache[Hashable, Any] = LRUCache(MAX_REMEMBERED)

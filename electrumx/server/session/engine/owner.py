@@ -43,23 +43,23 @@ class DispatchOwner(LimitedLog, Protocol):
         """The logger that names the session."""
 
     def on_slot_free(self) -> None:
-        """Note that more requests may be taken on than before."""
+        """Note that the dispatcher may take on more requests than before."""
 
     def on_flushed(self) -> None:
-        """Note that replies were sent."""
+        """Note that the queue sent replies."""
 
     def log_excessive_cost(self) -> None:
-        """Log that the session is closed for its cost."""
+        """Log that the session ends for its cost."""
 
     def retry_secs(self) -> int:
-        """Return after how many seconds a client over the limit is served again."""
+        """Return how many seconds a client over the limit has to wait."""
 
 
 class ReceiveOwner(DispatchOwner, Protocol):
     """The interface that a ``Receiver`` uses."""
 
     def accepts_first(self, message: bytes) -> bool:
-        """Return whether the connection may begin with a message; else nothing is executed."""
+        """Return whether the connection may begin with a message; else the receiver executes nothing."""
 
     def logged_text(self, message: bytes) -> str:
         """Return the text that the log shows for a message, if the operator logs messages."""
@@ -68,7 +68,7 @@ class ReceiveOwner(DispatchOwner, Protocol):
         """Return the bound on messages that the transport keeps, in bytes."""
 
     def on_malformed(self) -> None:
-        """Note that a message as a whole was malformed, once its error is queued."""
+        """Note a message that is malformed as a whole, once its error is in the queue."""
 
 
 class _Ended:
@@ -106,7 +106,7 @@ class _Ended:
         return 1
 
     def accepts_first(self, message: bytes) -> bool:
-        """Return False: nothing is executed."""
+        """Return False: the receiver executes nothing."""
         return False
 
     def logged_text(self, message: bytes) -> str:

@@ -1,7 +1,7 @@
 """Conversion of untrusted JSON arguments to typed values, or to an error for the client.
 
 Every check raises an ``RPCError`` with code ``BAD_REQUEST`` that shows the value as Python prints
-it. Nothing here does I/O; all of it runs on the event loop, before any work is done for a request.
+it. Nothing here does I/O; all of it runs on the event loop, before any work for a request.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ class ServerFault(RPCError):
 
 
 def bad_request(message: str, *, cost: float = 0.0) -> RPCError:
-    """Return the error for a request that cannot be served because of its content."""
+    """Return the error for a request that the server cannot serve because of its content."""
     return RPCError(BAD_REQUEST, message, cost=cost)
 
 

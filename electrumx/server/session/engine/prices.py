@@ -25,7 +25,7 @@ READ_COST = 0.25
 # Of a request that waits while no other of its session does: it has the way to a thread or to the
 # node and back, 100 µs and more, for itself.
 LONE_WAIT_COST = 0.7
-# Of a transaction that the node is asked for alone, in addition: the HTTP request is not shared.
+# Of a transaction requested from the node alone, in addition: no other shares the HTTP request.
 LONE_NODE_COST = 2.0
 # Of a request that the node answers, or whose answer is a list of ours; of many of the others, in part.
 REQUEST_COST = 1.0
@@ -39,7 +39,7 @@ HEADER_COST = 0.25
 PROOF_COST = 1.0
 # Of a range of headers, however short it is.
 MIN_HEADERS_COST = 0.25
-# Of the node's JSON form of a transaction, beside the request: it is decoded and encoded again.
+# Of the node's JSON form of a transaction, beside the request: we decode and encode it again.
 VERBOSE_COST = 0.8
 # Of the unconfirmed transactions of a script, in addition to each.
 UNCONFIRMED_COST = 0.25
@@ -48,10 +48,10 @@ STATUS_COST = 0.1
 STATUS_CHAR_COST = 0.00002
 # Of a fee estimate that the node makes.
 ESTIMATE_COST = 2.0
-# Of the features of this server, and of a peer that a client adds: it is looked up and connected to.
+# Of the features of this server, and of a peer that a client adds: we look it up and connect to it.
 FEATURES_COST = 0.2
 ADD_PEER_COST = 100.0
-# The largest count a price is computed from: keeps floats finite whatever a client asks.
+# The largest count in the computation of a price: keeps floats finite whatever a client asks.
 MAX_PRICED_COUNT = 10**9
 
 

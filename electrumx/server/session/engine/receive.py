@@ -5,8 +5,8 @@ Theory of operation.  A transport gives whole messages, several at a time if the
 
 1. *The fast path*: one request on a short line, in JSON-RPC 2.0 (or without a version), of a known
    method with a list of plain arguments, from a session that may run one more.  orjson parses it,
-   the handler is called, and its result is put, encoded, behind the replies that are queued already.
-   What the client sent together is answered in one write.
+   the receiver calls the handler, and puts its result, encoded, behind the replies already queued.
+   One write answers the messages that the client sent together.
 2. *The slow path*: all else -- batches, 1.0, notifications, malformed messages, numbers that orjson
    rounds or refuses.  ``jsonrpc`` parses it.  A property test compares the two paths.
 3. *Pending requests*: a request whose handler has to wait (it returned an awaitable), whose result is
@@ -15,10 +15,10 @@ Theory of operation.  A transport gives whole messages, several at a time if the
 Bounds, all per session but for ``ReceiveMemory``, which counts the bytes of all of them.  A session runs
 for a slice of ``SLICE_SECS`` or ``SLICE_REQUESTS``, then others do.  ``MAX_ADMITTED`` requests of
 ``ADMITTED_BYTES`` are pending; later ones wait unparsed, in the backlog, and above
-``READ_HIGH_MARK`` bytes of that reading stops.  Nothing is read from or answered to a slow reader, and
-after ``MAX_SEND_DELAY`` seconds of it with replies in the queue the connection is aborted.  A request
-that takes longer than ``processing_timeout`` seconds, waiting for its slot included, is answered with
-an error; one timer a session serves all of them.
+``READ_HIGH_MARK`` bytes of that reading stops.  The server reads nothing from a slow reader and answers
+nothing to it, and after ``MAX_SEND_DELAY`` seconds of it with replies in the queue it aborts the
+connection.  A request that takes longer than ``processing_timeout`` seconds, waiting for its slot
+included, gets an error; one timer a session serves all of them.
 """
 
 import asyncio
@@ -57,16 +57,16 @@ from electrumx.server.session.engine.prices import READ_COST
 from electrumx.server.session.engine.request_stats import QUICK_SECS, MethodStats
 from electrumx.server.session.engine.send_queue import CLOSE_SECS, SendQueue
 
-# Above so many bytes of requests, the transport is asked to count them.
+# Above so many bytes of requests, the receiver asks the transport to count them.
 REPORTED_BYTES = 16_384
-# Requests of a session that are processed before other sessions run.
+# Requests that a session processes before other sessions run.
 SLICE_REQUESTS = 64
 # Messages in the backlog: above so many bytes reading stops, below the other it resumes.
 READ_HIGH_MARK = 65_536
 READ_LOW_MARK = 16_384
 # Memory of a message that waits, in addition to its bytes.
 MESSAGE_OVERHEAD = 100
-# Longer messages are parsed in a thread.
+# A thread parses longer messages.
 LARGE_MESSAGE_BYTES = 50_000
 # Longer ones take the slow path.  No number in a shorter one has the 4,300 digits at which Python
 # calls it invalid.
@@ -74,7 +74,7 @@ FAST_MESSAGE_BYTES = 4_096
 
 _SCALARS = frozenset((str, int, bool, type(None)))
 _NO_PARAMS: list[Any] = []
-# The texts before and behind a result.  They are joined: formatting took half as long again, and
+# The texts before and behind a result.  We join them: formatting took half as long again, and
 # of megabytes 15 times as long.
 _RESULT = b'{"jsonrpc":"2.0","result":'
 _ID = b',"id":'
@@ -84,7 +84,7 @@ _loads = orjson.loads
 
 
 class FastRequest(Request):
-    """A request of the fast path that could not be answered there."""
+    """A request that the fast path could not answer."""
 
     __slots__ = ("_tail",)
 
@@ -153,9 +153,9 @@ class Receiver:
         max_reply_bytes: int = 0,
         log_me: bool = False,
     ) -> None:
-        """``parsing_lock`` is held while a large message is parsed, by all sessions.
+        """``parsing_lock``, which all sessions share, is held while one of them parses a large message.
 
-        ``max_reply_bytes`` is 0 if replies are not bounded.
+        ``max_reply_bytes`` is 0 for unbounded replies.
         """
         self._owner = owner
         self._account = account
@@ -165,15 +165,15 @@ class Receiver:
         self._methods = methods
         self._parsing_lock = parsing_lock
         self.max_reply_bytes = max_reply_bytes
-        #: whether messages are logged
+        #: whether to log messages
         self.log_me = log_me
         #: by the monotonic clock
         self.last_recv = account.start_time
         self.recv_count = self.recv_size = 0
-        # Messages that were not parsed yet, and their size in memory
+        # Unparsed messages, and their size in memory
         self._backlog: deque[bytes] | None = None
         self._backlog_size = 0
-        # Members of a batch that were not processed yet
+        # Unprocessed members of a batch
         self._items: deque[Request | Notification] | None = None
         self._parse_task: asyncio.Task[None] | None = None
         # Bytes of memory that the large message being parsed takes, or the batch being processed
@@ -247,7 +247,7 @@ class Receiver:
         return True
 
     def on_lost(self) -> None:
-        """Discard what was received: the connection has ended."""
+        """Discard the received messages: the connection has ended."""
         self._owner = ENDED
         self._backlog = self._items = None
         if self._parse_task is not None:
@@ -263,10 +263,10 @@ class Receiver:
         """Take on more requests; end the connection if the client has and all is answered."""
         self.resume()
 
-    # -- processing what was received
+    # -- processing received messages
 
     def is_busy(self) -> bool:
-        """Return whether messages were not processed yet, or requests not answered."""
+        """Return whether there are unprocessed messages, or unanswered requests."""
         return bool(
             self._backlog
             or self._items
@@ -275,11 +275,11 @@ class Receiver:
         )
 
     def unanswered_bytes(self) -> int:
-        """Return the memory that requests take that were received and not answered."""
+        """Return the memory that received and unanswered requests take."""
         return self._backlog_size + self._message_weight + self._dispatcher.weight
 
     def _is_stalled(self) -> bool:
-        """Return whether no message can be processed for now; ``resume`` ends that."""
+        """Return whether the receiver can process no message for now; ``resume`` ends that."""
         if self._items is not None or self._parse_task is not None:
             return True
         if not self._transport.is_writable:
@@ -288,13 +288,13 @@ class Receiver:
         return bool(self._dispatcher.pending) and self._dispatcher.is_full()
 
     def _is_blocked(self) -> bool:
-        """Return whether no request can be taken on for now."""
+        """Return whether the receiver can take on no request for now."""
         return self._dispatcher.is_full() or not self._transport.is_writable
 
     def _serve(self, messages: list[bytes], began: float) -> int:  # noqa: C901  in one piece: each call costs
         """Process messages for at most a slice, which ``began`` now; return how many.
 
-        The time of successive requests of one method is added to its figures at once.
+        Successive requests of one method add their time to its figures at once.
         """
         done = 0
         queue, dispatcher, answer_fast = self._queue, self._dispatcher, self.answer_fast
@@ -410,7 +410,7 @@ class Receiver:
     # -- the fast path
 
     def answer_fast(self, message: bytes) -> MethodStats | None:  # noqa: C901, PLR0912, PLR0915  in one piece: each call costs
-        """Answer a message of the most frequent kind, and return where it is counted.
+        """Answer a message of the most frequent kind, and return the figures that count it.
 
         Otherwise return None, and change nothing.
         """

@@ -1,9 +1,9 @@
 """How many requests of each method there were, how they ended, and how long they took.
 
-Theory of operation.  Most requests are answered in less than ``QUICK_SECS``, in the callback that
-received them, at a cost of microseconds.  Of those only a number and a sum are kept:
-``started`` less ``taken`` is the number of them, all in the first bucket.  A request that has to wait
-is ``taken`` out of it, and observed when it is answered; one whose client is gone is not.
+Theory of operation.  Most requests have their answer in less than ``QUICK_SECS``, in the callback that
+received them, at a cost of microseconds.  Of those there is only a number and a sum: ``started`` less
+``taken`` is the number of them, all in the first bucket.  A request that has to wait is ``taken`` out
+of it, and observed at its answer; one whose client is gone is not.
 
 Runs on the event loop.
 """
@@ -35,7 +35,7 @@ class MethodStats:
         self.method = method
         #: whose handler was called
         self.started = 0
-        #: those of them that are observed when they are answered
+        #: those of them that ``observe`` counts at their answer
         self.taken = 0
         #: processor time of the quick ones, and durations of the others, in seconds
         self.secs = 0.0
@@ -45,12 +45,12 @@ class MethodStats:
         self.failed: dict[str, int] = {}
 
     def observe(self, secs: float) -> None:
-        """Count a request that was taken and is answered now."""
+        """Count a taken request, at its answer now."""
         self.counts[bisect_left(REQUEST_SECS, secs)] += 1
         self.secs += secs
 
     def slow(self, secs: float) -> None:
-        """Count a request that was answered at once, but not quickly; it is part of ``secs``."""
+        """Count a request answered at once, but not quickly; it is part of ``secs``."""
         self.taken += 1
         self.counts[bisect_left(REQUEST_SECS, secs)] += 1
 
@@ -60,15 +60,15 @@ class MethodStats:
         self.failed[outcome] = self.failed.get(outcome, 0) + 1
 
     def answered(self) -> int:
-        """Return how many requests were answered."""
+        """Return the number of answered requests."""
         return self._quick() + sum(self.counts)
 
     def outcomes(self) -> dict[str, int]:
-        """Return the number of requests that were answered, by outcome."""
+        """Return the number of answered requests, by outcome."""
         return {OK: max(0, self.answered() - sum(self.failed.values())), **self.failed}
 
     def histogram(self) -> Histogram:
-        """Return the durations of all requests that were answered."""
+        """Return the durations of all answered requests."""
         result = Histogram(REQUEST_SECS)
         result.counts = [self._quick() + self.counts[0], *self.counts[1:]]
         result.total = self.secs
@@ -79,12 +79,12 @@ class MethodStats:
 
 
 class RequestStats(dict[str, MethodStats]):
-    """The requests of all sessions, by method; a method is added when it is first looked up."""
+    """The requests of all sessions, by method; the first look-up of a method adds it."""
 
     def __missing__(self, method: str) -> MethodStats:
         stats = self[method] = MethodStats(method)
         return stats
 
     def started(self) -> Counter[str]:
-        """Return how many requests of each method were started."""
+        """Return the number of started requests of each method."""
         return Counter({method: stats.started for method, stats in self.items() if stats.started})

@@ -1,6 +1,6 @@
 """Messages to one client: counted, charged, and queued while the client does not read.
 
-Messages made in one iteration of the event loop are written together.  Runs on the event loop;
+One write sends the messages made in one iteration of the event loop.  Runs on the event loop;
 nothing waits.
 """
 
@@ -16,9 +16,9 @@ from electrumx.server.session.engine.origin import Origin
 from electrumx.server.session.engine.owner import ENDED, LimitedLog
 from electrumx.server.session.engine.session_counts import SessionCounts
 
-# How long a client may take to read the rest when its connection is being closed.
+# How long a client may take to read the rest while its connection closes.
 CLOSE_SECS = 30.0
-# A client that has not read its replies for so many seconds is disconnected.
+# The queue disconnects a client that has not read its replies for so many seconds.
 MAX_SEND_DELAY = 20.0
 
 
@@ -33,7 +33,7 @@ class MessageTransport(Protocol):
     has_lines: bool
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages; those that the client does not read at once are kept for it."""
+        """Send messages; keep those that the client does not read at once."""
 
     def hold(self, *, held: bool) -> None:
         """Pause or resume reading."""
@@ -52,7 +52,7 @@ class MessageTransport(Protocol):
         """Return the client's address, and who vouches for it."""
 
     def remote_address(self) -> NetAddress | None:
-        """Return the client's address; None if it is not known."""
+        """Return the client's address; None if unknown."""
 
     def proxy_address(self) -> NetAddress | None:
         """Return the address of the proxy that named the client, None without one."""
@@ -74,7 +74,7 @@ class SendQueue:
     """The messages to one client, and the end of its connection.
 
     While the client does not read, messages stay here; after ``MAX_SEND_DELAY`` seconds of that the
-    connection is aborted.
+    queue aborts the connection.
     """
 
     __slots__ = (
@@ -105,11 +105,11 @@ class SendQueue:
         self.counts = counts
         #: messages sent, and their bytes
         self.send_count = self.send_size = 0
-        #: how the client's messages are read, and ours written
+        #: how to read the client's messages, and to write ours
         self.rpc_version: Version = AUTO
-        #: whether nothing more is sent
+        #: whether sending has ended
         self.ended = False
-        # Messages that were not given to the transport yet, None without any
+        # Messages that the transport does not have yet, None without any
         self._messages: list[bytes] | None = None
         #: bytes of those
         self.size = 0
@@ -129,7 +129,7 @@ class SendQueue:
         account.bump_cost(size * account.bw_cost_per_byte)
 
     def post_lines(self, lines: bytes, count: int) -> None:
-        """Queue ``count`` messages that are joined by newlines, unless the connection ends."""
+        """Queue ``count`` messages joined by newlines, unless the connection ends."""
         if self.ended:
             return
         size = len(lines) - count + 1
@@ -156,11 +156,11 @@ class SendQueue:
             self.flush()
 
     def has_messages(self) -> bool:
-        """Return whether messages are queued."""
+        """Return whether there are queued messages."""
         return bool(self._messages)
 
     def flush(self) -> None:
-        """Give the transport what is queued, if the client reads."""
+        """Give the transport the queued messages, if the client reads."""
         if not self._messages:
             return
         if self.transport.is_writable:
@@ -197,7 +197,7 @@ class SendQueue:
         return self.ended or self.transport.is_closing()
 
     def _last_flush(self) -> None:
-        """Give the transport all that is queued, whether the client reads or not."""
+        """Give the transport all queued messages, whether the client reads or not."""
         self.ended = True
         messages, self._messages = self._messages, None
         if messages:

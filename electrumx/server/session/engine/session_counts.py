@@ -1,7 +1,7 @@
 """The connected sessions added up, and their traffic, as they change.
 
 A metric must not cost a walk over all sessions: with thousands of them that takes milliseconds of the
-event loop.  Subscriptions to scripts and outpoints are counted by their indexes.
+event loop.  The indexes count subscriptions to scripts and outpoints.
 
 Runs in: the event loop.
 """

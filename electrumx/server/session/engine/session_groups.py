@@ -2,7 +2,7 @@
 
 Theory of operation. Each session carries a *cost* that grows with the bytes, requests and errors
 it causes and decays with time. ``CostAccount`` turns the cost into throttling: above a soft limit requests
-sleep and fewer run at once; at the hard limit the session is closed. An attacker would use
+sleep and fewer run at once; at the hard limit the session ends. An attacker would use
 many connections, hence *groups*: sessions of one IP subnet each also bear the others' cost, and a
 group keeps ("retains") the cost of sessions that left. All of this lives on the event loop.
 
@@ -16,7 +16,7 @@ What comes from the server's own machine is the operator's own use, unless the s
 (Tor's hidden services and proxies connect from loopback), and costs so much less.
 
 A client that a proxy named (``Origin.is_forwarded``) is in the group of its subnet, be the address
-private or not.  Clients of Tor that are named by their circuit have a group for each circuit; as
+private or not.  Clients of Tor named by their circuit have a group for each circuit; as
 circuits cost an attacker little, all are also in a soft group, ``tor``.  Trusted clients have no group.
 
 Groups with members are as many as sessions at most.  A group without members stays for its retained cost;
@@ -50,7 +50,7 @@ SOFT_WEIGHT = 0.01
 SOFT_MOST = 0.5
 # The part of each other's cost that clients of different Tor circuits bear.
 TOR_WEIGHT = 0.1
-# Clients of the operator's own machine are charged this many times less.
+# Clients of the operator's own machine cost this many times less.
 OWN_MACHINE_LENIENCY = 50.0
 # Bits of private IPv6 addresses that make a group: a host can take any address in its subnet.
 PRIVATE_IPV6_PREFIX = 64
@@ -171,7 +171,7 @@ class SessionGroups:
         hard_limit: float = 0.0,
         tor_weight: float = TOR_WEIGHT,
     ) -> None:
-        """``hard_limit`` bounds what is retained; 0 is no bound."""
+        """``hard_limit`` bounds the retained cost; 0 is no bound."""
         self._prefixes = (ipv4_prefix, ipv6_prefix)
         self._hard_limit = hard_limit
         self._tor_weight = tor_weight
@@ -260,7 +260,7 @@ class SessionGroups:
         self._empty.pop(name, None)
 
     def _group(self, name: str, weight: float) -> SessionGroup:
-        """Return the group of a name, which is made if it is missing."""
+        """Return the group of a name; make it if it is missing."""
         group = self.by_name.get(name)
         if group is None:
             group = self.by_name[name] = SessionGroup(name, weight)
@@ -287,7 +287,7 @@ class SessionGroups:
         return max(0.0, float(extra))
 
     def retry_secs(self, session: Costly, hard_limit: float) -> int:
-        """Return after how many seconds a new connection is served instead of a session's."""
+        """Return after how many seconds the server serves a new connection instead of a session's."""
         cost = CONNECT_COST + sum(
             min(group.cost() * group.weight, group.most(hard_limit)) for group in self.of(session)
         )
@@ -302,7 +302,7 @@ class SessionGroups:
         for name, group in list(self.by_name.items()):
             # As much as the members feel, whatever the weight
             group.retained_cost = max(0.0, group.retained_cost - refund / group.weight)
-            # Where no session is limited, costs have no effect, and are never forgotten.
+            # Where no session has limits, costs have no effect and no decay.
             if not group.sessions and not (group.retained_cost and hard_limit):
                 self._drop(name)
 

@@ -9,7 +9,7 @@ from electrumx.server.env import Env
 SESSION_FORGET_SECS = 10_000
 # How many seconds longer that takes for each subscription it holds.
 FORGET_SECS_PER_SUB = 5
-# Whatever a session or a group has cost, no more hard limits than this are remembered.
+# Whatever a session or a group has cost, it retains at most this many hard limits.
 MAX_DEBT = 1.2
 
 
@@ -23,7 +23,7 @@ def decay_per_sec(hard_limit: float, subscriptions: int = 0) -> float:
 class SessionLimits:
     """The limits of a session; costs are in the unit of ``CostAccount``."""
 
-    #: requests are throttled above it
+    #: above it the server throttles requests
     cost_soft_limit: float
     #: the session ends at it
     cost_hard_limit: float
@@ -33,9 +33,9 @@ class SessionLimits:
     cost_sleep: float
     #: requests that run at once without throttling
     initial_concurrent: int
-    #: seconds in which a request is answered
+    #: seconds that a request has for its answer
     processing_timeout: float
-    #: whether the session is throttled, and its requests timed out
+    #: whether throttling and time-outs apply to the session
     limited: bool = True
 
     @classmethod

@@ -25,7 +25,7 @@ class AcceptanceMethods(TransactionMethods):
         """Return of each transaction (hex) whether the node's mempool would take it, and why not."""
         raw_txs = assert_list(raw_txs)
         if len(raw_txs) > MAX_PACKAGE_TXS:
-            # The error of the node, which is not asked.
+            # The node's error, without a request to the node.
             self.account.bump_cost(broadcast_cost(0))
             error = DaemonError({"code": INVALID_PARAMETER, "message": COUNT_TEXT})
             raise RPCError(DAEMON_ERROR, f"daemon error: {error!r}")

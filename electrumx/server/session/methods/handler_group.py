@@ -12,5 +12,5 @@ class HandlerGroup:
     def __init__(self, session: SessionBase, shared: SharedState) -> None:
         self.session = session
         self.shared = shared
-        #: that of the session: requests are charged to it
+        #: that of the session, for the charges of requests
         self.account = session.account

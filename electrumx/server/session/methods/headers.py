@@ -32,7 +32,7 @@ class HeaderMethods(HandlerGroup):
 
     def __init__(self, session: SessionBase, shared: SharedState) -> None:
         super().__init__(session, shared)
-        #: whether the client is notified of new headers
+        #: whether the client gets notifications of new headers
         self.is_subscribed = False
 
     def presented_header(self, height: int, header: bytes, *, proven: bool) -> bytes:
@@ -69,7 +69,7 @@ class HeaderMethods(HandlerGroup):
         self.account.bump_cost(header_proof_cost(hashes))
         prove = self.shared.db.header_branch_and_root
         if self.shared.stage.is_indexing:
-            # The cache of proofs is made once there are all headers.
+            # The cache of proofs comes once there are all headers.
             self.account.bump_cost(header_proof_cost(2 * (cp_height + 1)))
             prove = self.shared.db.header_branch_and_root_uncached
         branch, root = await prove(cp_height + 1, height)
@@ -80,7 +80,7 @@ class HeaderMethods(HandlerGroup):
 
     @rpc_method("blockchain.block.header")
     def block_header(self, height: object, cp_height: object = 0) -> Any:
-        """Return a raw header in hex; with a proof if a checkpoint height is given."""
+        """Return a raw header in hex; with a checkpoint height, also a proof."""
         height = non_negative_integer(height)
         cp_height = non_negative_integer(cp_height)
         if cp_height == 0:
@@ -107,7 +107,7 @@ class HeaderMethods(HandlerGroup):
     async def block_headers(
         self, start_height: object, count: object, cp_height: object = 0
     ) -> Any:
-        """Return up to 2,016 headers; with a proof of the last if a checkpoint is given."""
+        """Return up to 2,016 headers; with a checkpoint, also a proof of the last."""
         start_height = non_negative_integer(start_height)
         count = non_negative_integer(count)
         cp_height = non_negative_integer(cp_height)
@@ -144,10 +144,10 @@ class HeaderMethods(HandlerGroup):
     async def _listed_headers(
         self, start_height: int, headers: bytes, count: int, cp_height: int
     ) -> dict[str, Any]:
-        """Return joined headers as a list of hex, with a proof of the last if that is wanted."""
+        """Return joined headers as a list of hex, with a proof of the last if wanted."""
         proven = bool(count and cp_height)
         list_all = partial(self._list_headers, start_height, headers, count, proven=proven)
-        # Where they vary in length, that is read from a file.
+        # Where they vary in length, the lengths come from a file.
         is_static = self.shared.env.coin.STATIC_BLOCK_HEADERS
         listed = list_all() if is_static else await asyncio.to_thread(list_all)
         result: dict[str, Any] = {"headers": listed, "count": count, "max": MAX_HEADERS}

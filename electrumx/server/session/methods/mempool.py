@@ -8,8 +8,8 @@ from electrumx.server.session.engine.params import estimate_mode, non_negative_i
 from electrumx.server.session.engine.prices import COST_CACHED, ESTIMATE_COST, REQUEST_COST
 from electrumx.server.session.methods.handler_group import HandlerGroup
 
-# No node has an estimate for more blocks; not every node parses larger numbers, and a request that it
-# cannot parse is repeated, then sent to another node.
+# No node has an estimate for more blocks; not every node parses larger numbers, and ``Daemon``
+# repeats a request that a node cannot parse, then sends it to another node.
 MAX_TARGET = 2**31 - 1
 RECENT_TXS = 10
 
@@ -51,7 +51,7 @@ class MempoolMethods(HandlerGroup):
 
     @rpc_method("blockchain.estimatefee")
     def estimatefee(self, number: object, mode: object = None) -> Any:
-        """Return the fee rate, in coins per kB, to be mined within so many blocks; or -1."""
+        """Return the fee rate, in coins per kB, for a confirmation within so many blocks; or -1."""
         number = min(non_negative_integer(number), MAX_TARGET)
         mode = estimate_mode(mode)
         self.account.bump_cost(COST_CACHED)

@@ -1,6 +1,6 @@
 """blockchain.outpoint.*: whether an output exists, and which transaction spends it.
 
-The status is computed in ``shared.outpoint_status``; ``notify.outpoints`` sends notifications.  A
+``shared.outpoint_status`` computes the status; ``notify.outpoints`` sends notifications.  A
 session keeps the status that it last sent of each outpoint.
 """
 
@@ -30,7 +30,7 @@ AT_ONCE = 1_000
 
 
 def _checked(tx_hash: object, txout_idx: object, spk_hint: object) -> Outpoint:
-    """Return an outpoint; the hint is checked, and not needed."""
+    """Return an outpoint; check the hint, but do not use it."""
     outpoint = assert_tx_hash(tx_hash), non_negative_integer(txout_idx)
     assert_hex(spk_hint)
     return outpoint
@@ -111,14 +111,14 @@ class OutpointMethods(HandlerGroup):
             if not answer.done():
                 answer.set_exception(error)
         elif not answer.done():
-            # The session notes it when the answer is sent: see below.
+            # The session notes it when the answer goes out: see below.
             status = task.result()
             answer.set_result(status.answer())
             if not self.session.is_closing():
                 asyncio.get_running_loop().call_soon(self.note_subscribed, outpoint, status)
 
     def note_subscribed(self, outpoint: Outpoint, status: Status) -> None:
-        """Subscribe to an outpoint, whose status is being sent."""
+        """Subscribe to an outpoint, whose status the client gets now."""
         if self.session.is_closing():
             return
         if self._outpoints is None:

@@ -1,8 +1,8 @@
 """The script subscriptions of one session: statuses, and their notifications.
 
-The status of a script is the hash of its history as text.  The last status of a subscription is
-kept only while it depends on the mempool: such a status also changes when *other* transactions are
-mined, without the script itself being touched.
+The status of a script is the hash of its history as text.  The session keeps the last status of
+a subscription only while it depends on the mempool: such a status also changes when a block confirms
+*other* transactions, without touching the script itself.
 
 Runs on the event loop.
 """
@@ -160,7 +160,7 @@ class ScriptSubscriptions:
         return await tip.retry_at_stable_tip(make_again, self._client.account.bump_cost)
 
     async def _read_status(self, hashX: bytes) -> str | None:
-        """Return the status of a script, whose history may have to be read."""
+        """Return the status of a script, after a read of its history if necessary."""
         history, cost = await self._shared.scripts.histories.hashes.read(hashX)
         return await self._status_in_thread(hashX, history, cost)
 
@@ -197,18 +197,18 @@ class ScriptSubscriptions:
     ) -> "PendingReply | asyncio.Future[str | None]":
         """Return a reply to a new subscription whose end removes the subscription if it failed.
 
-        Notifications of the script are deferred until then.
+        Defer notifications of the script until then.
         """
         if self._unanswered is None:
             self._unanswered = {}
         self._unanswered[hashX] = False
-        # Of a future even a cancellation before the first step is noticed.
+        # A future reports even a cancellation before the first step.
         future = reply if isinstance(reply, PendingReply) else asyncio.ensure_future(reply)
         future.add_done_callback(partial(self._on_reply, hashX))
         return future
 
     def _on_reply(self, hashX: bytes, reply: "PendingReply | asyncio.Future[str | None]") -> None:
-        """End the wait for a reply: nothing else runs before it is sent."""
+        """End the wait for a reply: nothing else runs before it goes out."""
         unanswered = self._unanswered
         is_deferred = unanswered.pop(hashX, False) if unanswered else False
         if not unanswered:
@@ -228,7 +228,7 @@ class ScriptSubscriptions:
             self._shared.fan_out.notify_deferred(self._client, hashX)
 
     def _defer(self, touched: set[bytes], unanswered: dict[bytes, bool]) -> set[bytes]:
-        """Return the scripts whose subscription was answered; defer notifications of the others.
+        """Return the scripts without a pending reply; defer notifications of the others.
 
         Electrum closes a connection on a notification of a script before the reply.
         """
@@ -240,9 +240,9 @@ class ScriptSubscriptions:
     # -- notifications
 
     def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:
-        """Send a notification for each subscription that was touched or has changed.
+        """Send a notification for each touched or changed subscription.
 
-        Return an awaitable if that has to wait.  All statuses are computed before any is sent.
+        Return an awaitable if that has to wait.  Compute all statuses before sending any.
         """
         scripts, noted = self.scripts, self.mempool_statuses
         if self._unanswered:

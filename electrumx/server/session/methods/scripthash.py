@@ -94,7 +94,7 @@ class ScripthashMethods(HandlerGroup):
     def _at_one_tip(self, query: Query[V], finish: Finish[V], hashX: bytes) -> Any:
         """Return ``finish(hashX, value, cost)`` of a query of a script, or an awaitable of it.
 
-        A cached value is answered at once: nothing else runs in between.  Otherwise the tip must be
+        A cached value gives an answer at once: nothing else runs in between.  Otherwise the tip must be
         the same before and after.  ``finish`` may itself return an awaitable.
         """
         tip = self.shared.tip
@@ -112,7 +112,7 @@ class ScripthashMethods(HandlerGroup):
         return tip.retry_at_stable_tip(compute, self.account.bump_cost)
 
     def log_notified(self, count: int) -> None:
-        """Log that the client was notified of so many scripts."""
+        """Log that the client got notifications of so many scripts."""
         self.session.logger.info(f"notified of {count:,d} address{'' if count == 1 else 'es'}")
 
     # -- requests
@@ -147,7 +147,7 @@ class ScripthashMethods(HandlerGroup):
     ) -> Awaitable[EncodedJSON]:
         """Return ``make(hashX, value)`` of a script with many unconfirmed transactions.
 
-        ``value`` is the result of the query now; it is read again if the tip changes.
+        ``value`` is the result of the query now; read it again if the tip changes.
         """
 
         async def make_again() -> EncodedJSON:
@@ -232,7 +232,7 @@ class ScripthashMethods(HandlerGroup):
         spent = self.shared.unconfirmed.sync_spends(hashX)
         count = len(utxos) // wire_rows.PACKED_UTXO_LEN + len(mempool_utxos)
         self._charge_unspent(count, len(spent))
-        # Leaving some out is done in Python.
+        # Python code leaves some out.
         if count > (INLINE_ITEMS // 10 if spent else INLINE_ITEMS):
             return asyncio.to_thread(_unspent, utxos, mempool_utxos, spent)
         return _unspent(utxos, mempool_utxos, spent)
@@ -257,7 +257,7 @@ class ScripthashMethods(HandlerGroup):
         hashX = scripthash_to_hashX(scripthash)
         assert isinstance(scripthash, str)  # as it is a hash
         subscriptions = self.subscriptions
-        # Subscribed first, so that no change during the computation is missed
+        # Subscribe first, so as to miss no change during the computation
         is_new = subscriptions.scripts.add(hashX, scripthash)
         hashes = self.shared.scripts.histories.hashes
         try:

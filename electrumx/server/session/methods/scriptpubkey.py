@@ -1,6 +1,6 @@
 """blockchain.scriptpubkey.*: the methods of script hashes, from protocol 1.7 on by script.
 
-Their answers are objects, so that members can be added.  Notifications name the script hash.
+Their answers are objects, which leave room for more members.  Notifications name the script hash.
 """
 
 from collections.abc import Awaitable, Callable
@@ -81,5 +81,5 @@ class ScriptpubkeyMethods(ScripthashMethods):
 
     @rpc_method("blockchain.scriptpubkey.unsubscribe", since=(1, 7))
     def scriptpubkey_unsubscribe(self, scriptpubkey: object) -> bool:
-        """End a subscription; say if there was one."""
+        """End a subscription; return whether there was one."""
         return self.scripthash_unsubscribe(hash_to_hex_str(_digest(scriptpubkey)))

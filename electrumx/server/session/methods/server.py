@@ -32,7 +32,7 @@ from electrumx.server.session.shared.state import SharedState
 
 T = TypeVar("T", bound=Hashable)
 
-# As much of a client's name as is kept.
+# As much of a client's name as the session keeps.
 CLIENT_NAME_CHARS = 100
 # Clients that stop at the crash notifications spoke at most this.
 CRASH_MAX_PROTOCOL = (1, 2)
@@ -87,7 +87,7 @@ class ServerMethods(HandlerGroup):
 
     @rpc_method("server.add_peer")
     async def add_peer(self, features: object) -> bool:
-        """Consider the client's server as a peer; return whether it will be checked."""
+        """Consider the client's server as a peer; return whether a check will follow."""
         self.account.bump_cost(ADD_PEER_COST)
         remote = self.session.remote_address()
         source_addr = None if remote is None else str(remote.host)
@@ -178,10 +178,10 @@ class ServerMethods(HandlerGroup):
         *_surplus: object,
         **_named: object,
     ) -> list[str]:
-        """Negotiate the protocol; return our version and the one that is spoken from now on.
+        """Negotiate the protocol; return our version and the protocol from now on.
 
-        Further arguments, of whatever protocol they are, are ignored.
-        Answered at once, so that later requests of the same packet are answered in that version.
+        Ignore further arguments, of whatever protocol they are.
+        Answer at once, so that later requests of the same packet get answers in that version.
         """
         self.account.bump_cost(0.5)
         if self._sv_seen:

@@ -87,7 +87,7 @@ class TransactionMethods(HandlerGroup):
     async def transaction_broadcast_package(self, raw_txs: object, verbose: object = False) -> Any:
         """Hand transactions (hex), parents before their child, to the node as a package.
 
-        Return whether all were accepted, and why not; or, if verbose, the node's own answer.
+        Return whether the node accepted all, and why not; or, if verbose, the node's own answer.
         """
         raw_txs = assert_list(raw_txs)
         if len(raw_txs) > MAX_PACKAGE_TXS:
@@ -156,7 +156,7 @@ class TransactionMethods(HandlerGroup):
         return raw_tx
 
     async def request_verbose(self, tx_hash: bytes) -> Any:
-        """Return the node's JSON form of a transaction, None if that is too large to be read."""
+        """Return the node's JSON form of a transaction, None if that is too large to read."""
         try:
             return await self._node_json(hash_to_hex_str(tx_hash))
         except ReplyTooLargeError:

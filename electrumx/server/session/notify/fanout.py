@@ -1,10 +1,9 @@
 """Notifies the sessions that a block or a mempool refresh concerns, each independently.
 
-The header comes first; it is encoded once.  The histories of all touched scripts with subscribers
-are brought up to date together.  Then most statuses are cached: they are sent at once, without a
-task, in one write with the header if that did not take long.  A session that has to wait gets a task
-with a time-out; later notifications of it are combined and follow.  A failure ends only the session
-concerned.
+The header comes first, encoded once.  ``refresh`` brings the histories of all touched scripts with
+subscribers up to date together.  Then most statuses are cached, and go out at once, without a task,
+in one write with the header if that did not take long.  A session that has to wait gets a task with
+a time-out; its later notifications follow, combined.  A failure ends only the session concerned.
 
 Runs on the event loop, and yields to it after each time slice of a millisecond.
 """
@@ -28,11 +27,11 @@ from electrumx.server.session.notify.subscriptions import ScriptIndex
 T = TypeVar("T")
 
 NOTIFY_SECS = 30.0
-# A header waits so long, at most, to be sent together with statuses.
+# A header waits so long, at most, to share a write with statuses.
 HEADER_SECS = 0.1
 FORCE_AFTER_SECS = 1.0
 SLICE_SECS = 0.001
-# Sessions that are notified whatever was touched are, between two blocks, notified so often at most:
+# Sessions that get notifications whatever was touched get one, between two blocks, so often at most:
 # each costs a request to the node, and single transactions may arrive at any rate.
 ALWAYS_SECS = 4.0
 
@@ -63,12 +62,12 @@ class FanOut:
         ``refresh(hashXs)`` brings the cached histories of scripts up to date.
         """
         self.scripts = ScriptIndex()
-        #: sessions to be notified whatever was touched, at most every ALWAYS_SECS between blocks
+        #: sessions to notify whatever was touched, at most every ALWAYS_SECS between blocks
         self.always: set[Subscriber] = set()
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         #: the tasks of notifications that have to wait
         self.tasks: set[asyncio.Task[None]] = set()
-        #: sessions notified without a task, and of how many scripts, to be logged after the round
+        #: sessions notified without a task, and of how many scripts, to log after the round
         self.notified: list[tuple[ScriptSubscriber, int]] = []
         self._sessions = sessions
         self._refresh = refresh
@@ -76,13 +75,13 @@ class FanOut:
         self.busy: dict[Subscriber, Backlog | None] = {}
         # When those of ``always`` were last notified, by perf_counter
         self._always_at = float("-inf")
-        # Rounds follow one another, so that no session is notified of blocks out of order.
+        # Rounds follow one another, so that notifications keep the order of blocks.
         self._round = asyncio.Lock()
 
     async def notify(self, touched: set[bytes], height_changed: bool) -> Collection[Subscriber]:
-        """Notify all sessions concerned; return when each is notified or has a task for it.
+        """Notify all sessions concerned; return when each has its notification or a task for it.
 
-        The result is those of whose scripts some were touched.
+        The result is those with touched scripts.
         """
         async with self._round:
             own = await self.scripts.concerned(touched)
@@ -102,7 +101,7 @@ class FanOut:
                         self._guarded(session, session.notify_height)
                     header_due = False
                 await asyncio.wait([refreshing], timeout=NOTIFY_SECS)
-            # Sessions whose histories are not refreshed by now wait for them in their own tasks.
+            # Sessions whose histories are not up to date by now wait for them in their own tasks.
             refreshing.cancel()
             always = self.always if self._always_due(height_changed) else ()
             async for session in _in_time_slices(set(always).union(own, concerned)):
@@ -117,7 +116,7 @@ class FanOut:
         return own.keys()
 
     def _always_due(self, height_changed: bool) -> bool:
-        """Return whether the sessions of ``always`` are to be notified in this round."""
+        """Return whether this round is to notify the sessions of ``always``."""
         now = perf_counter()
         if not height_changed and now < self._always_at + ALWAYS_SECS:
             return False
@@ -125,7 +124,7 @@ class FanOut:
         return True
 
     def notify_deferred(self, session: Subscriber, hashX: bytes) -> None:
-        """Notify a session of a script that was touched before its subscription was answered."""
+        """Notify a session of a script touched before the reply to its subscription."""
         self._notify_one(session, (hashX,), height_changed=False)
         self._guarded(session, session.flush)
 
@@ -168,7 +167,7 @@ class FanOut:
     def _done(
         self, session: Subscriber, waiting: Awaitable[None], task: asyncio.Task[None]
     ) -> None:
-        """End a session whose notification was cancelled: it would never get the lost ones."""
+        """End a session with a cancelled notification: it would never get the lost ones."""
         self.tasks.discard(task)
         if isinstance(waiting, CoroutineType):
             # It may never have begun.

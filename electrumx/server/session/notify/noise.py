@@ -1,7 +1,7 @@
 """Pings without meaning, so that an observer of encrypted traffic cannot count a client's notifications.
 
-Padded messages (``transport.padding``) have few lengths, but that there is one reveals that a script of the
-client was touched.  So a client of protocol 1.7 on a padded service gets a ping at a new block unless it
+Padded messages (``transport.padding``) have few lengths, but that there is one reveals a touched script of
+the client.  So a client of protocol 1.7 on a padded service gets a ping at a new block unless it
 got at least two messages, sometimes more, and now and then one between blocks.
 
 Clients charge for messages that they did not ask for, so noise is rare: no session gets more than
@@ -22,7 +22,7 @@ from electrumx.server.session.notify.subscriber import Subscriber
 MORE = 0.1
 #: mean time between pings that come without a block, in seconds
 MEAN_SECS = 600.0
-#: rounds between blocks are looked at so often at most, in seconds
+#: least time between two looks at rounds without a block, in seconds
 EVERY_SECS = 5.0
 PERIOD_SECS = 3_600.0
 MOST_PER_HOUR = 49
@@ -33,7 +33,7 @@ class NoiseReceiver(Subscriber, Protocol):
     """A session, as noise uses it."""
 
     def takes_noise(self) -> bool:
-        """Return whether its client understands pings, and its messages are padded."""
+        """Return whether its client understands pings, and gets padded messages."""
 
     def post_noise(self, count: int) -> None:
         """Queue so many pings."""
@@ -54,7 +54,7 @@ class Noise:
         self._draw = draw
         self._clock = clock
         self._due = asyncio.Event()
-        # Whether there was a block, and the sessions that had something to be notified of at it
+        # Whether there was a block, and the sessions with touched scripts at it
         self._is_block = False
         self._told: set[Subscriber] = set()
         # When sessions were last looked at
@@ -64,7 +64,7 @@ class Noise:
         self._period_end = self._looked_at + PERIOD_SECS
 
     def round_ended(self, told: Collection[Subscriber], *, is_block: bool) -> None:
-        """Have noise sent after a round; ``told`` are the sessions whose scripts were touched."""
+        """Have noise sent after a round; ``told`` are the sessions with touched scripts."""
         if is_block:
             self._is_block = True
             self._told.update(told)

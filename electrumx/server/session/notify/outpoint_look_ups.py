@@ -1,7 +1,7 @@
 """Looks up what blocks say of outpoints whose status is due, for all their subscribers together.
 
 A look-up may search a long history.  So it goes on beside later rounds of notifications: they need not
-wait for it, and it is not begun again.  On the event loop.
+wait for it, and do not begin it again.  On the event loop.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from electrumx.server.daemon.client import DaemonError
 from electrumx.server.mempool.outpoint_watch import Outpoint
 from electrumx.server.storage.schema import DBReadError
 
-#: outpoints that are looked up at a time, and seconds for each
+#: concurrent look-ups at most, and seconds for each
 LOOK_UPS = 8
 LOOK_UP_SECS = 60.0
 #: seconds that a round waits for them while another one is due
@@ -31,7 +31,7 @@ class ConfirmedParts(Protocol):
     """The confirmed parts of statuses; see ``OutpointStatuses``."""
 
     def cached(self, outpoint: Outpoint) -> Any:
-        """Return the confirmed part of a status if it is cached, else None."""
+        """Return the cached confirmed part of a status, or None."""
 
     async def read(self, outpoint: Outpoint, charge: Callable[[float], object]) -> Any:
         """Cache and return the confirmed part of a status."""
@@ -63,7 +63,7 @@ class OutpointLookUps:
             over.cancel()
 
     def take_too_large(self) -> set[Outpoint]:
-        """Return those for which too much has to be searched, and forget them."""
+        """Return those with too much to search, and forget them."""
         too_large, self._too_large = self._too_large, set()
         return too_large
 
@@ -73,7 +73,7 @@ class OutpointLookUps:
             task.cancel()
 
     def log(self, text: str) -> None:
-        """Write a warning that some are not looked up, unless there were many."""
+        """Write a warning about failed look-ups, unless there were many."""
         kind = "outpoints not looked up"
         self._log_limit.log(self.logger, kind, f"{kind}: {text[:200]}", logging.WARNING)
 
@@ -108,4 +108,4 @@ async def _wait_until_over(due: asyncio.Event) -> None:
 
 
 def _free(_cost: float) -> None:
-    """Charge no session: the subscription was charged for."""
+    """Charge no session: the subscription had its charge."""

@@ -20,7 +20,7 @@ class OutpointNews:
     def __init__(self, outpoint: Outpoint, status: Any) -> None:
         self.outpoint = outpoint
         self.status = status
-        # The version it was encoded in last
+        # The version of its last encoding
         self._version: Version | None = None
         self._message = b""
 

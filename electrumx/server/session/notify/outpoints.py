@@ -1,9 +1,9 @@
 """The sessions subscribed to each outpoint, and their notifications.
 
-Blocks and mempool mark the outpoints that they touch.  After each round of notifications their
-statuses are computed again, each once for all its subscribers, and subscribers that were last sent
-another status are notified.  A task of its own does that: an outpoint that has to be looked up delays
-no header.  An outpoint whose status cannot be computed keeps its old one until the next round.  On the event loop.
+Blocks and mempool mark the outpoints that they touch.  After each round of notifications a task
+of its own computes their statuses again, each once for all its subscribers, and notifies subscribers
+that last got another status: an outpoint that needs a look-up delays no header.  An outpoint whose
+status cannot be computed keeps its old one until the next round.  On the event loop.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from electrumx.server.session.notify.outpoint_news import OutpointNews
 from electrumx.server.storage.schema import DBReadError
 
 SLICE_SECS = 0.001
-#: outpoints that are read from the database at once: few, so that the cache holds them all
+#: outpoints in one database read: few, so that the cache holds them all
 AT_ONCE = 1_000
 FORCE_AFTER_SECS = 1.0
 #: outpoints of a session between two looks at the clock: a fraction of a millisecond
@@ -27,7 +27,7 @@ PART = 32
 
 
 class OutpointSubscriber(Protocol):
-    """A session that can be subscribed to outpoints."""
+    """A session that can subscribe to outpoints."""
 
     session_id: int
 
@@ -54,14 +54,14 @@ class StatusSource(ConfirmedParts, Protocol):
         """Cache the heights of unspent outputs."""
 
     def keep(self, outpoint: Outpoint) -> None:
-        """Note that clients are subscribed to an outpoint."""
+        """Note that an outpoint has subscribers."""
 
     def let_go(self, outpoint: Outpoint) -> None:
-        """Note that no client is subscribed to an outpoint any more."""
+        """Note that an outpoint has no subscribers any more."""
 
 
 class Tip(Protocol):
-    """The tip that must not change while statuses are worked out."""
+    """The tip that must not change during the computation of statuses."""
 
     def state(self) -> object:
         """Return a value that identifies it, None if clients do not know it."""
@@ -91,7 +91,7 @@ class OutpointSubscriptions:
         return len(self._sessions)
 
     def add(self, outpoint: Outpoint, session: OutpointSubscriber) -> None:
-        """Subscribe a session, to whose client the status is being sent."""
+        """Subscribe a session, whose client gets the status now."""
         found = self._sessions.get(outpoint)
         if found is None:
             self._sessions[outpoint] = session
@@ -104,7 +104,7 @@ class OutpointSubscriptions:
             self.subscription_count += 1
         self.watch.add(outpoint)
         self._statuses.keep(outpoint)
-        # It may have changed after the status was worked out.
+        # It may have changed after the computation of the status.
         self.watch.touched.add(outpoint)
 
     def discard(self, outpoint: Outpoint, session: OutpointSubscriber) -> None:
@@ -143,7 +143,7 @@ class OutpointSubscriptions:
     async def tell(self) -> None:
         """Compute the statuses of touched outpoints; notify subscribers with another last one.
 
-        Those that are known come first; those that have to be searched for delay no others.
+        Known ones come first; those that need a search delay no others.
         """
         left, are_all = self.watch.take()
         others: Collection[Outpoint] = ()
@@ -165,7 +165,7 @@ class OutpointSubscriptions:
                     await self._look_ups.run(list(left), self._due)
                     await self._tell_all(left, before)
         finally:
-            # The others are computed in the next round.
+            # The next round computes the others.
             left -= self._look_ups.take_too_large()
             left |= self.watch.touched
             self.watch.touched = left
@@ -219,7 +219,7 @@ class OutpointSubscriptions:
     async def _by_session(
         self, outpoints: Iterable[Outpoint]
     ) -> dict[OutpointSubscriber, list[Outpoint]]:
-        """Return the subscribers of outpoints, with those of them that each is subscribed to."""
+        """Return the subscribers of outpoints, each with those of its subscriptions."""
         by_session: dict[OutpointSubscriber, list[Outpoint]] = {}
 
         def add(outpoint: Outpoint) -> None:
@@ -233,7 +233,7 @@ class OutpointSubscriptions:
     def _news(
         self, outpoint: Outpoint, known: dict[Outpoint, OutpointNews | None]
     ) -> OutpointNews | None:
-        """Return the status to send of an outpoint, None if it is not known; add it to ``known``."""
+        """Return the status to send of an outpoint, None if unknown; add it to ``known``."""
         if outpoint in known:
             return known[outpoint]
         status = self._statuses.now(outpoint)

@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class Subscriber(Protocol):
-    """A session that can be notified."""
+    """A session that can get notifications."""
 
     session_id: int
 
@@ -34,11 +34,11 @@ class Subscriber(Protocol):
         """Close the connection, by force after so many seconds; return at once."""
 
     async def close(self, *, force_after: float = ...) -> None:
-        """Close the connection, by force after so many seconds; return when it is closed."""
+        """Close the connection, by force after so many seconds; return when it has closed."""
 
 
 class ScriptSubscriber(Subscriber, Protocol):
     """A session that can subscribe to scripts."""
 
     def log_notified(self, count: int) -> None:
-        """Log that the client was notified of so many scripts."""
+        """Log that the client got notifications of so many scripts."""

@@ -1,8 +1,8 @@
 """Subscriptions to scripts: an index from script to sessions, and the scripts of each session.
 
 A subscription to a script without other subscribers takes about 140 bytes: an entry of the index
-with its key (100), and 32 bytes in the record of its session.  The scripts that a block touches are
-looked up in the index, so sessions that the block does not concern cost nothing.
+with its key (100), and 32 bytes in the record of its session.  The fan-out looks up the scripts that a
+block touches in the index, so sessions that the block does not concern cost nothing.
 
 The key of a script is its hashX, the first bytes of its hash.  Two script hashes with the same first
 bytes, or two spellings of one, are one subscription: the last spelling counts.
@@ -25,7 +25,7 @@ AT_ONCE = 2_000
 
 
 class ScriptIndex:
-    """The sessions that are subscribed to each script."""
+    """The sessions subscribed to each script."""
 
     def __init__(self) -> None:
         # A session, or a set of them: most often there is one.
@@ -95,7 +95,7 @@ _NO_RECORDS = bytearray()
 
 
 class SessionScripts:
-    """The scripts that one session is subscribed to."""
+    """The subscribed scripts of one session."""
 
     __slots__ = ("_index", "_places", "_records", "_session", "_spellings")
 
@@ -204,7 +204,7 @@ class SessionScripts:
         return script_hash
 
     def end(self) -> None:
-        """End all subscriptions, in time slices if there are many; none can be added after it.
+        """End all subscriptions, in time slices if there are many; there can be no new ones after it.
 
         Session and subscriptions refer to each other until then.
         """

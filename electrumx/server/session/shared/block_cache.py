@@ -22,7 +22,7 @@ CACHE_ENTRIES = 1_000
 CACHE_BYTES = 32 << 20
 # Blocks of at least this many txs get their merkle levels cached apart.
 MERKLE_CACHE_MIN_TXS = 200
-# Trees over more leaves are built in a thread: it takes about a millisecond.
+# A thread builds trees over more leaves, which takes about a millisecond.
 INLINE_LEAVES = 4_000 if wire_rows.COMPILED else 500
 HASH_LEN = 32
 
@@ -96,7 +96,7 @@ class BlockCache:
         )
 
     def clear(self) -> None:
-        """Drop everything: the chain was reorganised."""
+        """Drop everything, after a reorganisation."""
         self.tx_hashes.clear()
         self.levels.clear()
 

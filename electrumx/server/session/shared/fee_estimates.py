@@ -10,10 +10,10 @@ from electrumx.lib.lru import LRUCache
 
 
 class FeeEstimates:
-    """Fee estimates by (block target, mode), valid at the tip at which they were fetched."""
+    """Fee estimates by (block target, mode), valid at the tip of their fetch."""
 
     def __init__(self, tip: Callable[[], bytes], bucket: Callable[[int], int]) -> None:
-        """``tip()`` is the database's; ``bucket(target)`` is the target that is asked for."""
+        """``tip()`` is the database's; ``bucket(target)`` is the target to request."""
         self._tip = tip
         self._bucket = bucket
         self.cache: LRUCache[tuple[int, str | None], _Estimate] = LRUCache()
@@ -47,7 +47,7 @@ class FeeEstimates:
 
 
 class _Estimate:
-    """One cached estimate, and the lock under which it is fetched."""
+    """One cached estimate, and the lock of its fetch."""
 
     __slots__ = ("lock", "tip", "value")
 

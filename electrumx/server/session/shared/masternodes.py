@@ -1,8 +1,8 @@
-"""The list of masternodes as clients of Dash's family are given it.
+"""The list of masternodes in the form that clients of Dash's family get.
 
 Made from the node's list once for each tip of the database, because it takes a database query
 for every masternode, and shared by all sessions.  Balances include the mempool, which may change at
-any moment, so its part is added to each answer.  Runs on the event loop.
+any moment, so each answer adds its part.  Runs on the event loop.
 """
 
 import asyncio

@@ -53,7 +53,7 @@ class Node:
             self.broadcasts["rejected"] += len(raw_txs)
             raise
         self.txs_sent += len(raw_txs)
-        # Also where the package as a whole failed, some may have been accepted.
+        # Also where the package as a whole failed, the node may have accepted some.
         results = package_results(answer)
         for result in results:
             self.broadcasts["rejected" if result.get("error") else "accepted"] += 1

@@ -1,9 +1,9 @@
 """Caches the confirmed parts of the statuses of outpoints, and applies blocks to them.
 
-The entries of watched outpoints, those that clients are subscribed to, stay: their memory is bounded
-by the subscriptions.  Of all others the oldest are dropped when there are too many.  A block names the
-outputs that it spends and the transactions that spend them.  After blocks whose changes are not known,
-because there were too many or an error came, a search for a spender begins above the last known height.
+The entries of watched outpoints, those with subscribers, stay: the subscriptions bound their memory.  Of
+all others the cache drops the oldest when there are too many.  A block names the outputs that it spends
+and the transactions that spend them.  After blocks whose changes are unknown, because there were too
+many or an error came, a search for a spender begins above the last known height.
 
 Runs on the event loop.
 """
@@ -18,9 +18,9 @@ from electrumx.server.notifications import Confirmed
 
 HASH_LEN = 32
 MAX_INDEX = 2**32 - 1
-#: cached outpoints at most, without those that clients are subscribed to
+#: cached outpoints at most, without those that have subscribers
 CACHE_ENTRIES = 100_000
-#: entries of the cache that are looked at in one go: about a millisecond
+#: entries of the cache to examine in one go: about a millisecond
 AT_ONCE = 1_000
 
 
@@ -61,7 +61,7 @@ class BlockChanges(NamedTuple):
 
     #: tx hash -> height, of all transactions
     heights: dict[bytes, int]
-    #: outpoint -> the transaction that spends it, None if that is not known
+    #: outpoint -> the transaction that spends it, None if unknown
     spenders: dict[Outpoint, bytes | None]
 
     @classmethod
@@ -104,7 +104,7 @@ class BlockChanges(NamedTuple):
 
 
 class OutpointCache:
-    """The confirmed parts of statuses: of watched outpoints, and of others that were asked for."""
+    """The confirmed parts of statuses: of watched outpoints, and of others that clients requested."""
 
     def __init__(self, watch: OutpointWatch) -> None:
         self._watch = watch
@@ -113,27 +113,27 @@ class OutpointCache:
         self._other_count = 0
         # The rest is of watched outpoints.
         self._watched: dict[Outpoint, OnChain] = {}
-        # Those of which nothing else is known -> the transaction that spends them, and its height
+        # Those of which the cache has nothing else -> the transaction that spends them, and its height
         self._spenders: dict[Outpoint, tuple[bytes, int]] = {}
-        # The entries at the time when changes were lost; they are true up to a height.
+        # The entries at the time of a loss of changes; they are true up to a height.
         self._former: dict[Outpoint, OnChain] = {}
         self._former_height = -1
-        #: counts the tips: a read that began at another one is not cached
+        #: counts the tips: no read that began at another one enters the cache
         self.generation = 0
-        # Whether the tip has changed, and the changes of its blocks are not applied yet
+        # Whether the tip has changed, and the changes of its blocks are yet to come
         self._held = False
 
     def __bool__(self) -> bool:
-        """Return whether anything is cached."""
+        """Return whether the cache has entries."""
         return bool(self._others or self._watched)
 
     @property
     def other_txs(self) -> Container[bytes]:
-        """The transactions of which outputs are cached that are not watched."""
+        """The transactions of unwatched cached outputs."""
         return self._others
 
     def get(self, outpoint: Outpoint) -> OnChain | None:
-        """Return the confirmed part of a status if it is cached, else None."""
+        """Return the cached confirmed part of a status, or None."""
         tx_hash, index = outpoint
         if index > MAX_INDEX:
             return NOWHERE
@@ -145,7 +145,7 @@ class OutpointCache:
         return found
 
     def put(self, outpoint: Outpoint, on_chain: OnChain, generation: int) -> None:
-        """Cache a confirmed part that was read, unless blocks have come since the generation."""
+        """Cache a confirmed part, unless blocks have come since the generation of its read."""
         if self._held or generation != self.generation or outpoint[1] > MAX_INDEX:
             return
         if outpoint in self._watch:
@@ -180,7 +180,7 @@ class OutpointCache:
     # -- subscriptions
 
     def keep(self, outpoint: Outpoint) -> None:
-        """Keep the entry of an outpoint, which is watched from now on."""
+        """Keep the entry of a newly watched outpoint."""
         found = self._others.get(outpoint[0])
         if found is None or outpoint[1] not in found:
             return
@@ -190,7 +190,7 @@ class OutpointCache:
             del self._others[outpoint[0]]
 
     def let_go(self, outpoint: Outpoint) -> None:
-        """Drop the entries of an outpoint, which is not watched any more."""
+        """Drop the entries of an outpoint that has lost its last subscriber."""
         self._forget(outpoint)
 
     def _forget(self, outpoint: Outpoint) -> None:
@@ -201,7 +201,7 @@ class OutpointCache:
     # -- blocks
 
     def hold(self) -> None:
-        """Use no entry until ``release``: the tip changes now, blocks are applied later."""
+        """Use no entry until ``release``: the tip changes now, the entries later."""
         self.generation += 1
         self._held = True
 
@@ -210,7 +210,7 @@ class OutpointCache:
         self._held = False
 
     def lose(self, height: int) -> None:
-        """Note that changes of blocks are not known; none of them is at or below a height."""
+        """Note that changes of blocks are unknown; none of them is at or below a height."""
         self.generation += 1
         self._others.clear()
         self._other_count = 0

@@ -1,12 +1,12 @@
 """The status of an output: the block of its transaction, and the transaction that spends it.
 
 Needs no index of the node beyond ``txindex``.  A row of the ``utxo`` store has the height of an
-unspent output.  Of any other, the node is asked for its transaction, whose script leads to a
-history, which has the transaction, if it is on our chain, and the one that spends the output: the raw
-transactions behind it are searched, in batches.  A node with an index of spenders is asked instead.
+unspent output.  Of any other, the node returns the transaction, whose script leads to a
+history, which has the transaction, if it is on our chain, and the one that spends the output: a search
+reads the raw transactions behind it, in batches.  A node with an index of spenders answers instead.
 
-The confirmed part is cached until a block touches it; blocks also name the outputs that they spend.
-The unconfirmed part is computed each time.  On the event loop.
+The confirmed part stays cached until a block touches it; blocks also name the outputs that they spend.
+Each use computes the unconfirmed part again.  On the event loop.
 """
 
 import asyncio
@@ -33,18 +33,18 @@ from electrumx.server.session.shared.outpoint_cache import (
 )
 from electrumx.server.session.shared.tip_consistency import TipChangedError
 
-#: entries of a history that are read at once
+#: entries of a history in one read
 PAGE_ENTRIES = 5_000
-#: transactions that are fetched together: few at first, as most outputs are spent soon
+#: transactions in one fetch: few at first, as most outputs are spent soon
 FIRST_BATCH = 20
 BATCH = 100
 #: batches that one search has fetched ahead, and that all of them together fetch at a time: the node has
 #: other work for us
 AHEAD = 3
 BATCHES_AT_ONCE = 4
-#: transactions that are searched at most for the one that spends an output
+#: transactions to search at most for the one that spends an output
 MAX_SEARCHED = 200_000
-#: prices: of a call of the node, of a transaction that is searched, of an entry that is read
+#: prices: of a call of the node, of searching a transaction, of reading an entry
 CALL_COST = 1.0
 SEARCH_COST = 0.05
 ENTRY_COST = 0.002
@@ -77,7 +77,7 @@ class Status(NamedTuple):
         )
 
     def answer(self) -> dict[str, Any]:
-        """Return the status as it is answered."""
+        """Return the status as clients get it."""
         if self.funder_height is None:
             return {}
         answer: dict[str, Any] = {"funder_height": self.funder_height}
@@ -94,7 +94,7 @@ class _SharedRead:
 
     def __init__(self) -> None:
         self._charges: list[Charge] = []
-        # The cost so far, which is charged to those that join
+        # The cost so far, to charge to those that join
         self._spent = 0.0
         self.task: asyncio.Future[OnChain] | None = None
 
@@ -105,7 +105,7 @@ class _SharedRead:
             charge(cost)
 
     async def wait(self, charge: Charge) -> OnChain:
-        """Return the result; the read is cancelled when nothing waits for it any more."""
+        """Return the result; cancel the read when nothing waits for it any more."""
         task = self.task
         assert task is not None
         charge(self._spent)
@@ -115,7 +115,7 @@ class _SharedRead:
         finally:
             self._charges.remove(charge)
             if not self._charges and not task.done():
-                # To be joined by none
+                # So that none joins it
                 self.task = None
                 task.cancel()
 
@@ -146,15 +146,15 @@ class OutpointStatuses:
     # -- the cache
 
     def cached(self, outpoint: Outpoint) -> OnChain | None:
-        """Return the confirmed part of a status if it is cached, else None."""
+        """Return the cached confirmed part of a status, or None."""
         return self._cache.get(outpoint)
 
     def keep(self, outpoint: Outpoint) -> None:
-        """Note that clients are subscribed to an outpoint."""
+        """Note that an outpoint has subscribers."""
         self._cache.keep(outpoint)
 
     def let_go(self, outpoint: Outpoint) -> None:
-        """Note that no client is subscribed to an outpoint any more."""
+        """Note that an outpoint has no subscribers any more."""
         self._cache.let_go(outpoint)
 
     # -- statuses
@@ -188,9 +188,9 @@ class OutpointStatuses:
     async def read(self, outpoint: Outpoint, charge: Charge) -> OnChain:
         """Return the confirmed part of a status.
 
-        Concurrent reads of one outpoint are single-flight; each is charged for all of it.
-        Raises TipChangedError if database and node disagree, DaemonError, and RPCError if too much
-        would have to be searched.
+        Concurrent reads of one outpoint are single-flight, at the full charge for each.
+        Raises TipChangedError if database and node disagree, DaemonError, and RPCError if there
+        is too much to search.
         """
         on_chain = self.cached(outpoint)
         if on_chain is not None:
@@ -301,7 +301,7 @@ class _Search:
         slots: asyncio.Semaphore,
         clue: Clue,
     ) -> None:
-        """``slots`` bounds the batches that are fetched at a time, of all searches."""
+        """``slots`` bounds the batches that all searches together fetch at a time."""
         self._slots = slots
         self._clue = clue
         self._db = db
@@ -358,7 +358,7 @@ class _Search:
         try:
             answer = await self._daemon.gettxspendingprevout(hash_to_hex_str(tx_hash), index)
         except DaemonError:
-            # Its index is not complete, or it has none after all: it is searched for.
+            # Its index is not complete, or it has none after all: search instead.
             return None
         return tx_hash_or_none(answer.get("spendingtxid"))
 
@@ -375,7 +375,7 @@ class _Search:
             if found is not None:
                 return found
         batches = chunks(candidates, BATCH)
-        # While one batch is looked at, the node works on the next ones.
+        # While we look at one batch, the node works on the next ones.
         ahead: deque[tuple[Sequence[Entry], asyncio.Future[list[bytes | None]]]] = deque()
         try:
             while True:

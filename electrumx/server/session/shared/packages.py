@@ -27,7 +27,7 @@ def package_summary(answer: dict[str, Any], child_txid: Callable[[], str]) -> di
     """Return the result that is not verbose.
 
     ``errors`` is there whenever ``success`` is false: clients require it.  Where the node names no
-    transaction, it is about the child, whose txid is asked for.
+    transaction, it is about the child, whose txid ``child_txid()`` returns.
     """
     message = answer.get("package_msg")
     success = message == "success"

@@ -24,8 +24,8 @@ _PLAIN = frozenset((str, EncodedJSON, type(None)))
 class PendingReply(EagerFuture[Any]):
     """The result of ``finish(hashX, value, cost)``, when the query has read the value.
 
-    If the tip changes in the meantime, the reply is computed again by
-    ``TipConsistency.retry_at_stable_tip``.
+    If the tip changes in the meantime, ``TipConsistency.retry_at_stable_tip`` computes the reply
+    again.
     """
 
     __slots__ = (
@@ -112,7 +112,7 @@ class PendingReply(EagerFuture[Any]):
     def end(self, result: object, error: BaseException | None = None) -> None:
         """Set the result or the error, and call the callbacks.
 
-        If a coroutine awaits the reply, callbacks are called right before it is resumed, in the
+        If a coroutine awaits the reply, callbacks run right before it resumes, in the
         next turn of the event loop.
         """
         waiter = self._waiter
@@ -124,7 +124,7 @@ class PendingReply(EagerFuture[Any]):
             waiter.set_result(None)
 
     def cancel(self) -> None:
-        """Stop waiting; the callbacks are called soon."""
+        """Stop waiting; the callbacks run soon."""
         if self._done or self._is_cancelled:
             return
         self._is_cancelled = True

@@ -15,7 +15,7 @@ from electrumx.server.session.engine.json_result import EncodedJSON, encode_resu
 
 CACHE_ENTRIES = 1_000
 CACHE_BYTES = 16 << 20
-#: transactions that are noted, at most
+#: noted transactions, at most
 NOTED_TXS = 1_000
 
 
@@ -39,18 +39,17 @@ class RawTxCache:
     devices.  An entry is valid while nothing can have removed the transaction from the node:
 
     * a transaction in our mempool: while it is there;
-    * a confirmed transaction: until clients are notified of another tip.
+    * a confirmed transaction: until the notification of another tip.
 
     A transaction that is not in our mempool may be confirmed, or so new that the mempool does not
-    have it yet; the latter may be replaced at any moment.  At its first request it is therefore only
-    noted, not cached.  If it is requested again at the same tip, the node is asked for the verbose
-    form, as that states the number of confirmations.  What many wallets request once displaces
-    nothing.
+    have it yet; another may replace the latter at any moment.  So the first request only notes it,
+    and does not cache it.  A second request at the same tip fetches the verbose form from the node,
+    as that states the number of confirmations.  What many wallets request once displaces nothing.
     """
 
-    #: hex digits of those that are cached, at most
+    #: hex digits of cached ones, at most
     MAX_DIGITS = 100_000
-    #: and of those whose verbose form is requested: it may have forty times as many bytes
+    #: and of those to fetch in verbose form: it may have forty times as many bytes
     MAX_VERBOSE_DIGITS = 20_000
 
     def __init__(
@@ -60,14 +59,14 @@ class RawTxCache:
         self.cache: LRUCache[bytes, tuple[EncodedJSON, bytes | None, bool]] = LRUCache(
             CACHE_ENTRIES, CACHE_BYTES
         )
-        # Transactions that were requested once, all at one tip
+        # Transactions with one request so far, all at one tip
         self._noted: set[bytes] = set()
         self._noted_tip: bytes | None = None
         self._tip = tip
         self._in_mempool = in_mempool
 
     def get(self, tx_hash: bytes) -> EncodedJSON | None:
-        """Return the answer for a transaction, None if the node must be asked."""
+        """Return the answer for a transaction, None if it must come from the node."""
         entry = self.cache.get(tx_hash)
         if entry is None:
             return None

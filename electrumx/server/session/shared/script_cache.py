@@ -3,14 +3,14 @@
 ``now`` returns a cached value, or None; ``read`` and ``fetch`` read the database on a miss.  Reads
 of one script are single-flight: requests for it share one read.
 
-Histories and UTXOs are cached as the packed strings of ``wire_rows``, balances as numbers: at most
-50,000 entries and 32 MiB of each (8 MiB of balances), least recently used evicted first.
+The caches hold histories and UTXOs as the packed strings of ``wire_rows``, balances as numbers: at
+most 50,000 entries and 32 MiB of each (8 MiB of balances), least recently used evicted first.
 
-When a block touches a script, its balance and UTXOs are dropped.  Its history only grew: it is
-marked stale, and the next request reads the entries after its last transaction (``script_history``).
+When a block touches a script, the caches drop its balance and UTXOs.  Its history only grew: it
+becomes stale, and the next request reads the entries after its last transaction (``script_history``).
 A reorganisation, which changes ``db.backup_count``, empties all caches.  A read that began before a
-script was touched may end after it: its result is returned but not cached, see the generations of
-``LRUCache``.
+block touched its script may end after it: requests get its result, but the cache does not, see the
+generations of ``LRUCache``.
 
 Runs on the event loop; the database reads in threads.
 """
@@ -71,7 +71,7 @@ class Database(Protocol):
     ) -> Read[PackedHistory]:
         """Read at most ``limit`` entries after a transaction number (-1: from the first).
 
-        With ``only_below`` they are only counted where there are so many.
+        With ``only_below``, only count them where there are so many.
         """
 
     def packed_utxos(self, hashX: bytes) -> Read[PackedUTXOs]:
@@ -82,7 +82,7 @@ class Database(Protocol):
 
 
 class PendingValue(EagerFuture[V]):
-    """A value of a script that is being read, for all requests for it."""
+    """A value of a script during its read, for all requests for it."""
 
     __slots__ = ("cost", "generation", "hashX", "known")
 
@@ -96,12 +96,12 @@ class PendingValue(EagerFuture[V]):
         self.generation = generation
         #: of reading the value, charged to each request
         self.cost = 0.0
-        #: of a history, the part that is cached and continued
+        #: of a history, the cached part, which the read continues
         self.known: Any = None
 
 
 class Query(Protocol[V]):
-    """A query of a script whose results are cached."""
+    """A query of a script with cached results."""
 
     def now(self, hashX: bytes) -> V | None:
         """Return a cached value; raise RPCError if it is too large to send."""
@@ -117,7 +117,7 @@ class Query(Protocol[V]):
 
 
 class ReadThrough(Generic[V]):
-    """Has the values of a query read that are not cached; subclasses are a ``Query``."""
+    """Reads the uncached values of a query; subclasses are a ``Query``."""
 
     async def read(self: Query[V], hashX: bytes) -> tuple[V, float]:
         """Return (value, cost of reading it); RPCError if it is too large to send."""
@@ -141,7 +141,7 @@ class CachedQuery(ReadThrough[V], Generic[V, R]):
         self._pending: dict[tuple[bytes, int], PendingValue[V]] = {}
 
     def clear(self) -> None:
-        """Drop everything: the chain was reorganised."""
+        """Drop everything, after a reorganisation."""
         self._backup_count = self._db.backup_count
         self.cache.clear()
 
@@ -186,9 +186,9 @@ class CachedQuery(ReadThrough[V], Generic[V, R]):
         raise NotImplementedError
 
     def _on_read(self, pending: PendingValue[V], read: Read[R]) -> None:
-        """Cache the value that was read, and end all waiting for it.
+        """Cache the value of a read, and end all waiting for it.
 
-        It is not cached if the chain was reorganised, or the script touched, since the read began.
+        Do not cache it if a reorganisation came, or a block touched the script, since the read began.
         """
         hashX, generation = pending.hashX, pending.generation
         del self._pending[hashX, generation]
@@ -265,7 +265,7 @@ class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
     def known_statuses(self, hashXs: Sequence[bytes]) -> tuple[list[str | None], int] | None:
         """Return the status of each confirmed history, and the length of all status texts.
 
-        None if a status is not cached.
+        None if the cache lacks one.
         """
         if self._backup_count != self._db.backup_count:
             return None
@@ -278,19 +278,19 @@ class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
                 return None
             statuses.append(history.status([])[0])
             text_len += history.text_len
-        # As if each had been looked up; none was unused for long, as a block touched it.
+        # These count as look-ups; none was unused for long, as a block touched it.
         self.cache.lookups += len(statuses)
         self.cache.hits += len(statuses)
         return statuses, text_len
 
     def extend(self, extended: list[tuple[bytes, ScriptHistory]], generation: int) -> None:
-        """Cache histories that were brought up to date in a generation, if it is still current."""
+        """Cache histories brought up to date in a generation, if it is still current."""
         if self._backup_count == self._db.backup_count:
             for hashX, history in extended:
                 self.cache.put(hashX, history, generation, history.memsize)
 
     async def hash_history(self, hashX: bytes, history: ScriptHistory) -> None:
-        """Return when ``history.is_hashed``; a long history is hashed once, in a thread."""
+        """Return when ``history.is_hashed``; hash a long history once, in a thread."""
         if history.is_hashed:
             return
         if history.hashing is None:
@@ -326,7 +326,7 @@ class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
         backup_count: int,
         read: Read[PackedHistory],
     ) -> None:
-        """Combine the entries that were read with those that were known."""
+        """Combine the new entries with the known ones."""
         try:
             was_reorganised = read.result().backup_count != backup_count
         except (Exception, asyncio.CancelledError):
@@ -350,7 +350,7 @@ class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
         return history, history.memsize, result.backup_count
 
     def unpacked(self, found: PackedHistory) -> ScriptHistory:
-        """Return a history that was read from its first entry; without entries if too large."""
+        """Return a history read from its first entry; without entries if too large."""
         if found.only_counted:
             return ScriptHistory(None, self.limit, found.last_tx_num)
         count = len(found.entries) // wire_rows.HISTORY_ENTRY_LEN
@@ -381,7 +381,7 @@ class Histories(ReadThrough[ScriptHistory]):
         return self.hashes.now(hashX)
 
     def fetch(self, hashX: bytes) -> PendingValue[ScriptHistory]:
-        """Start to read a history that is not cached, or join a read in progress."""
+        """Start to read an uncached history, or join a read in progress."""
         pending = self.hashes.fetch(hashX)
         if pending.known is None or pending.known.entries is not None:
             return pending
@@ -443,8 +443,8 @@ class ScriptCache:
     async def refresh(self, hashXs: Iterable[bytes]) -> None:
         """Bring the stale and missing histories of scripts up to date, in batches.
 
-        To be awaited before the statuses of many sessions are computed.  A read that fails here is
-        repeated by the session that needs it.
+        Await it before computing the statuses of many sessions.  After a read that fails here, the
+        session that needs it reads again.
         """
         hashes = self.histories.hashes
         addition, added_in = self._addition, self._added_in

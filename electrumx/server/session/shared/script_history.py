@@ -1,7 +1,7 @@
 """The confirmed history of one script, and its status.
 
-The status is the SHA-256 of the history as text (docs/protocol-basics.rst).  The hash is continued
-from a copy when a block adds entries, so a new transaction costs a script with half a million of
+The status is the SHA-256 of the history as text (docs/protocol-basics.rst).  When a block adds
+entries, hashing continues from a copy, so a new transaction costs a script with half a million of
 them no more than any other.
 """
 
@@ -17,9 +17,9 @@ from electrumx.server.mempool.index import MemPoolTxSummary
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
-# Longer histories are hashed, and more items encoded, in a thread: about a millisecond.
+# A thread hashes longer histories, and encodes more items: about a millisecond.
 INLINE_ITEMS = 5_000 if wire_rows.COMPILED else 500
-# The running hash takes 400 bytes; that of a shorter history is computed again as fast.
+# The running hash takes 400 bytes; hashing a shorter history again is as fast.
 KEPT_HASH_ENTRIES = 200
 
 
@@ -87,7 +87,7 @@ class ScriptHistory:
         if status is None:
             result = self.followed_by(entries, last_tx_num)
             if self.has_status and not result.has_status:
-                # It has just become long enough for its hash to be cached.
+                # It has just become long enough to cache its hash.
                 result.hash_all()
             return result
         result = ScriptHistory(entries, len(entries) // wire_rows.HISTORY_ENTRY_LEN, last_tx_num)

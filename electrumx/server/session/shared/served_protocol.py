@@ -1,6 +1,6 @@
-"""Which protocol is served at most: the highest whose methods the node in use can answer.
+"""The maximum of the served protocol: the highest whose methods the node in use can answer.
 
-The node is asked before wallets are served, and again whenever another one is in use.  A session
+The server asks the node before it serves wallets, and again whenever another one is in use.  A session
 keeps the version that it has negotiated.  Runs on the event loop.
 """
 
@@ -13,8 +13,8 @@ from electrumx.lib.protocol_versions import NAMES, OUTPOINTS, PACKAGES, PLAIN, P
 from electrumx.lib.util import version_string
 from electrumx.server.daemon.client import DaemonError
 
-# How long wallets wait at the start for the answers of the node, in seconds, and the pause before a
-# node that did not answer is asked again.
+# How long wallets wait at the start for the answers of the node, in seconds, and the pause after a
+# try without an answer.
 PROBE_SECS = 10.0
 RETRY_SECS = 60.0
 # Bitcoin Core has had submitpackage before, for networks of one's own.
@@ -23,7 +23,7 @@ CORE_WITH_PACKAGES = 280_000
 
 
 class ProbedNode(Protocol):
-    """The calls of ``Daemon`` that are used."""
+    """The calls of ``Daemon`` in use here."""
 
     @property
     def url_changed(self) -> asyncio.Event:
@@ -40,7 +40,7 @@ class ProbedNode(Protocol):
 
 
 class ServedProtocol:
-    """The highest protocol that is served, by the methods of the node."""
+    """The highest protocol to serve, by the methods of the node."""
 
     def __init__(
         self,
@@ -54,17 +54,17 @@ class ServedProtocol:
     ) -> None:
         """Serve at most ``implemented``, the highest of the session class.
 
-        ``on_change(maximum)`` is called when the maximum has changed.
+        Call ``on_change(maximum)`` when the maximum has changed.
 
         ``has_names`` is whether its coin has names.  ``setting`` is the operator's maximum: requests
-        that the node cannot serve are then answered with errors.
+        that the node cannot serve then get errors.
         """
         self._daemon = daemon
         self._implemented = implemented
         self._plain = min(implemented, NAMES if has_names else PLAIN)
         self._setting = setting
         self._logger = logger
-        # The reason why the next protocol is not served, or an empty text
+        # The reason not to serve the next protocol, or an empty text
         self._lacks = ""
         self._has_answered = False
         # Whether the node in use has not answered yet
@@ -100,7 +100,7 @@ class ServedProtocol:
             while True:
                 await asyncio.wait([changed], timeout=RETRY_SECS if self._is_unknown else None)
                 if changed.done():
-                    # Before the node is asked: its answers may come from two of them.
+                    # Before the requests: their answers may come from two nodes.
                     changed = self._await_change()
                 await self._probe_or_later()
         finally:
@@ -132,7 +132,7 @@ class ServedProtocol:
         )
 
     async def probe(self) -> None:
-        """Find out what the node in use can do, and log what is served. Raises DaemonError."""
+        """Find out what the node in use can do, and log the served protocol. Raises DaemonError."""
         of_node, lacks = self._plain, await self._missing_for_packages()
         if not lacks:
             of_node, lacks = min(self._implemented, PACKAGES), await self._missing_for_outpoints()

@@ -1,8 +1,8 @@
-"""How much of the protocol is served: little while the index is built for the first time.
+"""How much of the protocol the server serves: little during the first build of the index.
 
-With ``SERVE=always`` clients connect before the index is complete.  Until then the methods of
-``WITHOUT_INDEX`` are answered; all others get the error ``NOT_INDEXED``, which states how far the
-index is.  An empty history, or a wrong balance, is never sent.
+With ``SERVE=always`` clients connect before the index is complete.  Until then the server answers
+the methods of ``WITHOUT_INDEX``; all others get the error ``NOT_INDEXED``, which states how far
+the index is.  The server never sends an empty history, or a wrong balance.
 
 Owns the stage.  Runs on the event loop.
 """
@@ -18,9 +18,9 @@ from electrumx.server.session.engine.params import ServerFault
 NOT_INDEXED = 4
 # Its cost: wallets retry, and it is no fault of theirs.
 REFUSAL_COST = 0.5
-# How long fee estimates are used again while the tip does not follow the node's.
+# How long fee estimates stay in use while the tip does not follow the node's.
 ESTIMATE_SECS = 60.0
-# How long the text of the error is used again.
+# How long the text of the error stays in use.
 TEXT_SECS = 1.0
 
 #: methods that need no index, or that of headers only
@@ -59,12 +59,12 @@ class NotIndexedError(ServerFault):
 
 
 class ServingStage:
-    """Whether the index is being built for the first time, and whether the server is announced."""
+    """Whether the first build of the index goes on, and whether the server is announced."""
 
     def __init__(self, status: Callable[[], ServerStatus] | None = None) -> None:
         """``status`` returns the state of the server, for the text of the error."""
         self._status = status
-        #: whether only the methods of ``WITHOUT_INDEX`` are served
+        #: whether to serve only the methods of ``WITHOUT_INDEX``
         self.is_indexing = False
         #: whether the chain and the mempool were caught up with; always, unless SERVE is ``always``
         self.is_complete = True
@@ -74,7 +74,7 @@ class ServingStage:
         self._error_until = float("-inf")
 
     def estimates_tip(self, tip: bytes) -> bytes:
-        """Return the key by which fee estimates are cached: a tip of ours, or another each minute.
+        """Return the key of cached fee estimates: a tip of ours, or another each minute.
 
         In a first sync ours stays the same for hours.
         """
@@ -109,7 +109,7 @@ class HasStage(Protocol):
 
     @property
     def stage(self) -> ServingStage:
-        """How much of the protocol is served."""
+        """How much of the protocol the server serves."""
 
 
 class HasShared(Protocol):

@@ -1,4 +1,4 @@
-"""The sessions that are connected, by group, and how they end.
+"""The connected sessions, by group, and how they end.
 
 Runs on the event loop.
 """
@@ -16,7 +16,7 @@ from electrumx.server.session.engine.session_counts import SessionCounts
 from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.notify.noise import NoiseReceiver
 
-# A connection that does not close by itself is aborted after so many seconds.
+# After so many seconds, abort a connection that does not close by itself.
 FORCE_AFTER_SECS = 1.0
 
 
@@ -41,7 +41,7 @@ class TableSession(NoiseReceiver, Protocol):
 
     @property
     def errors(self) -> int:
-        """How many errors it was sent."""
+        """How many errors it got."""
 
     @property
     def recv_count(self) -> int:
@@ -60,7 +60,7 @@ class TableSession(NoiseReceiver, Protocol):
         """Bytes sent."""
 
     def remote_address(self) -> NetAddress | None:
-        """Return the address of the client; None if it is not known."""
+        """Return the address of the client; None if unknown."""
 
     def origin(self) -> Origin:
         """Return the address of the client, and who vouches for it."""
@@ -106,7 +106,7 @@ class TableSession(NoiseReceiver, Protocol):
         """Return the number of subscriptions to outpoints, which are among them."""
 
     def request_counts(self) -> dict[str, int]:
-        """Return the number of requests that were processed, by method."""
+        """Return the number of processed requests, by method."""
 
     def unanswered_request_count(self) -> int:
         """Return the number of requests in progress."""
@@ -185,7 +185,7 @@ class SessionTable:
                 session.set_request_handlers(session.protocol_tuple)
 
     def leniency(self, client: session_groups.Client) -> float:
-        """Return the factor by which the costs of a client are divided."""
+        """Return the divisor of the costs of a client."""
         return session_groups.leniency(client, is_advertised=self._is_advertised)
 
     async def disconnect(

@@ -37,7 +37,7 @@ from electrumx.server.session.shared.serving_stage import ServingStage
 from electrumx.server.session.shared.session_table import SessionTable
 from electrumx.server.session.shared.tip_consistency import TipConsistency
 
-# Replies are never bounded below this, whatever MAX_SEND is: a chunk of headers must fit.
+# The bound of replies is never below this, whatever MAX_SEND is: a chunk of headers must fit.
 MIN_MAX_SEND = 350_000
 # Processor time that DROP_CLIENT may take for a name, in seconds.
 MATCH_CPU_SECS = 0.02
@@ -70,7 +70,7 @@ class SharedState:
     masternodes: MasternodeCache
     #: requests that only the full node can answer
     node: Node
-    #: the highest protocol that is served
+    #: the highest protocol to serve
     protocol: ServedProtocol
     #: the header that clients were last notified of
     header: AnnouncedHeader
@@ -88,13 +88,13 @@ class SharedState:
     requests: RequestStats
     #: notifications sent, by kind of subscription
     notified: Counter[str]
-    #: held while a large message is parsed
+    #: held during the parsing of a large message
     parsing_lock: asyncio.Lock
-    #: clients whose name it matches at the start are refused
+    #: refuses clients whose name it matches at the start
     drop_client: BoundedPattern | None
     #: of lines that clients can cause as often as they like
     log_limit: RateLimitedLog
-    #: how much of the protocol is served
+    #: how much of the protocol the server serves
     stage: ServingStage
 
     @classmethod
@@ -112,7 +112,7 @@ class SharedState:
     ) -> "SharedState":
         """Return the state over these parts, with empty caches; ``logger`` is the manager's.
 
-        Without a ``stage`` all of the protocol is served.
+        Without a ``stage``, serve all of the protocol.
         """
         max_send = max(MIN_MAX_SEND, env.max_send)
         scripts = ScriptCache(db.queries, max_send)
@@ -193,8 +193,8 @@ def drop_pattern(env: Env) -> BoundedPattern | None:
 
 
 def group_hard_limit(env: Env) -> float:
-    """Return the bound on the costs of groups; 0 where no session is limited."""
-    # Without a range between the limits none is.
+    """Return the bound on the costs of groups; 0 where no session has a limit."""
+    # Without a range between the limits none has.
     return env.cost_hard_limit if env.cost_hard_limit > env.cost_soft_limit else 0
 
 

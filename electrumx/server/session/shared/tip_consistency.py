@@ -1,16 +1,16 @@
 """Makes each answer belong to one chain tip, the one that clients know.
 
-A balance or history combines database and mempool across several awaits, during which a block may
-be added or undone.  ``TipConsistency`` knows the tip of the last notification, and retries a
+A balance or history combines database and mempool across several awaits, during which the chain may
+gain or lose a block.  ``TipConsistency`` knows the tip of the last notification, and retries a
 computation until the tip is the same before and after it.  A computation without an await needs no
 retry if ``is_tip_stable``.  One over cached values needs less, ``is_tip_known``: a block that the
 processor has indexed but not committed has changed nothing that clients see.
 
 What belongs to one block alone, its header or the proof of a transaction in it, is consistent in
-itself unless a reorganisation replaces the block.  Then it waits until clients are notified of the
-new chain (``retry_at_known_blocks``).  An answer from headers that clients do not know is fatal to
+itself unless a reorganisation replaces the block.  Then it waits for the notification of the new
+chain (``retry_at_known_blocks``).  An answer from headers that clients do not know is fatal to
 Electrum: after an error for a proof, or a proof that does not fit the header it knows, it treats the
-transaction as unconfirmed until it is restarted.
+transaction as unconfirmed until a restart.
 
 Runs on the event loop.
 """
@@ -38,7 +38,7 @@ TipState = tuple[int, bytes, int]
 
 
 class HeightAndTip(Protocol):
-    """A block: the last one that was indexed, or committed."""
+    """A block: the last indexed, or committed, one."""
 
     @property
     def height(self) -> int:
@@ -70,7 +70,7 @@ class Database(Protocol):
 
 
 class TipChangedError(Exception):
-    """Raised by a computation that itself noticed a change of chain; it is retried."""
+    """Raised by a computation that itself noticed a change of chain; causes a retry."""
 
 
 class TipConsistency:
@@ -83,7 +83,7 @@ class TipConsistency:
         # Hash, in natural order, of the header at that height
         self.notified_tip: bytes | None = None
         self.reorg_count = 0
-        # The number of the processor's reorganisations that clients were notified of
+        # The number of the processor's reorganisations that clients know
         self._known_reorgs = 0
         # Set when that number changes, and then replaced by a new one
         self._reorg_known = asyncio.Event()
@@ -99,7 +99,7 @@ class TipConsistency:
         return len(self._processor.forks)
 
     def notified(self, height: int, tip: bytes) -> None:
-        """Set the height and tip of a notification that is being sent."""
+        """Set the height and tip of a notification in progress."""
         self.notified_height = height
         self.notified_tip = tip
         self.next_height.set()
@@ -107,7 +107,7 @@ class TipConsistency:
 
     def state(self) -> TipState | None:
         """Return the state that a computation depends on; None if the tips differ."""
-        # Attributes, as this is asked twice for each value that is not cached.
+        # Attributes, as each uncached value needs this twice.
         processed, committed = self._processor.state, self._db.state
         height, tip = committed.height, committed.tip
         if (
@@ -127,7 +127,7 @@ class TipConsistency:
         return self.state() is not None
 
     def set_known_reorgs(self, count: int) -> None:
-        """Set how many of the processor's reorganisations clients were notified of."""
+        """Set how many of the processor's reorganisations clients know."""
         if count != self._known_reorgs:
             self._known_reorgs = count
             self._reorg_known.set()
@@ -171,7 +171,7 @@ class TipConsistency:
     ) -> T:
         """Return ``await compute()``, retried until the tip is the same before and after.
 
-        Each failed try is charged for.  Raise RPCError after the sixth.  Without ``check_tip`` only
+        Charge for each failed try.  Raise RPCError after the sixth.  Without ``check_tip`` only
         a TipChangedError from the computation causes a retry.  ``after`` is the ``next_height`` of
         a first try, elsewhere, that has failed.
         """

@@ -3,11 +3,11 @@
 Theory of operation.  A connection passes these stages, and each costs the client something:
 
 0. *Unnamed*: accepted on a service behind a proxy, but the proxy has not named the client yet.  It has
-   ``HEADER_SECS``.  Limits that depend on the client are applied when its name arrives; a connection
+   ``HEADER_SECS``.  Limits that depend on the client apply when its name arrives; a connection
    that ends before, or turns out to be the proxy's own check, costs nothing.
 1. *Pending*: accepted, but no session yet, because the TLS handshake or the WebSocket upgrade is
    under way.  It has ``HANDSHAKE_SECS``, and at most a quarter of all connections may be pending:
-   beyond that the oldest one of the subnet that has most of them is dropped.
+   beyond that the server drops the oldest one of the subnet that has most of them.
 2. *Silent*: a session that has sent no message.  It has ``FIRST_MESSAGE_SECS``.
 3. *Speaking*: a session with the limits and time-outs of sessions.
 
@@ -22,13 +22,14 @@ never idle cannot hold all places.  If nothing can be evicted, the manager stops
 
 One subnet has at most MAX_SESSIONS_PER_SUBNET connections, an address in it at most
 MAX_SESSIONS_PER_ADDRESS, and a subnet has none if the cost of its group is
-at the hard limit: these are refused at accept, before they cost a handshake.  Both do not apply
+at the hard limit: the server refuses these at accept, before they cost a handshake.  Both do not apply
 to exempt addresses (``session_groups.is_exempt``), behind which there may be a proxy with many clients,
-unless a proxy named them; the other limits do.  A connection that ends without a session is charged to the group of its address.
+unless a proxy named them; the other limits do.  The group of its address bears the cost of a connection
+that ends without a session.
 
-Banned addresses (``bans``) are refused at accept before anything else.
+At accept the server refuses banned addresses (``bans``) before anything else.
 
-The administrator's connections count too, but are limited only in number, ``MAX_RPC``; bans do not
+The administrator's connections count too, but have no limit but their number, ``MAX_RPC``; bans do not
 apply to them.  Trusted clients (``trust``) count, and are never evicted; they, and unnamed connections,
 may exceed MAX_SESSIONS by a tenth.
 
@@ -69,7 +70,7 @@ HANDSHAKE_SECS = 10.0
 FIRST_MESSAGE_SECS = 60.0
 # A session has so long to speak when the server is full.
 GRACE_SECS = 0.25
-# Of those that spoke since, so many are passed over at a time.
+# Of those that spoke since, a search passes over so many at a time.
 SILENT_CHECKED = 100
 # Only larger subnets are crowds, which give way to others though they are not idle.
 MIN_CROWD = 10
@@ -79,7 +80,7 @@ MIN_PENDING = 8
 # Administrators' tools connect for a command.
 MAX_RPC = 32
 SWEEP_SECS = 1.0
-# The subnet that unnamed connections are counted in.
+# The subnet of unnamed connections.
 UNNAMED = "unnamed"
 
 
@@ -94,7 +95,7 @@ class Admission:
         clock: Callable[[], float] = time.monotonic,
         bans: BanList | None = None,
     ) -> None:
-        """``on_change()`` is called when connections came, went or have another stage."""
+        """Admission calls ``on_change()`` when connections came, went or have another stage."""
         #: networks that may not connect
         self.bans = BanList() if bans is None else bans
         self._clock = clock
@@ -108,7 +109,7 @@ class Admission:
         self.unnamed: dict[Ticket, None] = {}
         self.pending: dict[Ticket, None] = {}
         self.silent: dict[Ticket, None] = {}
-        # Pending and unnamed ones that are counted, by subnet
+        # Counted ones that are pending or unnamed, by subnet
         self._pending_crowds: Crowds[Ticket] = Crowds()
         self._pending_count = 0
         self.subnets: Counter[str] = Counter()
@@ -129,7 +130,7 @@ class Admission:
         self.max_pending = max(MIN_PENDING, env.max_sessions // PENDING_PART)
         self._hard_limit: float = env.cost_hard_limit
         self._is_limiting = env.cost_hard_limit > env.cost_soft_limit
-        #: which proxies are believed and which clients are trusted
+        #: which proxies to believe and which clients to trust
         self.trust = trust = Trust(env)
         exceeding = trust.may_exceed or trust.has_proxies
         self.max_with_extra = self.max_connections + exceeding * max(
@@ -153,13 +154,13 @@ class Admission:
         return self.count >= self.max_connections and not self.can_evict()
 
     def can_evict(self) -> bool:
-        """Return whether a place can be made for a newcomer."""
+        """Return whether eviction can make a place for a newcomer."""
         if self.pending or self._victims.next() is not None or self._longest_silent() is not None:
             return True
         return self.subnets[self._victims.largest_subnet()] > MIN_CROWD
 
     def subnet_of(self, address: Host | None) -> str:
-        """Return the name of the subnet that an address is counted in, exempt or not."""
+        """Return the name of the subnet to count an address in, exempt or not."""
         if address is None:
             return UNKNOWN_GROUP
         return network_of(address, self._prefixes[isinstance(address, IPv6Address)])
@@ -174,7 +175,7 @@ class Admission:
         is_proxied: bool = False,
         is_trusted: bool = False,
     ) -> Ticket | None:
-        """Return the entry of a new connection; None if it is to be closed at once.
+        """Return the entry of a new connection; None for one to close at once.
 
         If it ``is_proxied`` the address is that of a proxy, and ``identify`` is to follow.  If it
         ``is_trusted`` the service is one of trusted clients.
@@ -386,7 +387,7 @@ class Admission:
     def _drop_silent(self) -> bool:
         """Drop the session that has been silent longest, for a moment at least, if there is one.
 
-        Return whether it did.  A wallet speaks as soon as it is connected.  So a flood of silent
+        Return whether it did.  A wallet speaks as soon as it connects.  So a flood of silent
         connections, from however many addresses, displaces itself, and not the next client.
         """
         ticket = self._longest_silent()
@@ -438,7 +439,7 @@ class Admission:
         return True
 
     def _drop(self, ticket: Ticket) -> None:
-        """End a connection, which is counted no more."""
+        """End a connection, which counts no more."""
         self.release(ticket)
         ticket.drop()
 
@@ -484,7 +485,7 @@ class Admission:
         return len(victims)
 
     def drop_banned(self) -> int:
-        """Drop the connections without a session whose address is banned.  Return how many."""
+        """Drop the connections with a banned address and no session.  Return how many."""
         victims = [
             ticket
             for ticket in self.pending
@@ -512,6 +513,6 @@ class Admission:
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None
-        # Transports that were aborted close their sockets in the next turn of the loop
+        # Aborted transports close their sockets in the next turn of the loop
         await asyncio.sleep(0)
         return True

@@ -3,8 +3,8 @@
 A JSON object: ``format`` is 1; ``bans`` is a list of objects with ``network`` (CIDR text), ``since``
 and ``until`` (Unix times in seconds; ``until`` is null for a ban without an end).
 
-It is replaced as a whole, durably, whenever a ban changes: a crash leaves the old file or the new
-one.  A file that is damaged, or cannot be read, does not stop the server: it is set aside, with one
+Each change of a ban replaces it as a whole, durably: a crash leaves the old file or the new
+one.  A damaged or unreadable file does not stop the server, which sets it aside, with one
 line in the log, since the next change would replace it.
 
 Reading and writing take milliseconds: both run in a thread.
@@ -75,7 +75,7 @@ class BanFile:
     async def save(self, bans: Sequence[Ban]) -> None:
         """Replace the file, durably.  Raises OSError.
 
-        A save that has begun is completed even if the caller is cancelled.
+        A save that has begun completes even if the caller is cancelled.
         """
         await asyncio.shield(self._save_in_turn(bans))
 

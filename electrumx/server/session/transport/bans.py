@@ -26,7 +26,7 @@ class Ban(NamedTuple):
     """One network."""
 
     network: Network
-    #: when it was banned
+    #: when the ban began
     since: float
     #: when the ban ends; None: not by itself
     until: float | None
@@ -35,7 +35,7 @@ class Ban(NamedTuple):
 def parse_network(text: str) -> Network:
     """Return the network of an address or subnet; ValueError if it is none, or has host bits.
 
-    IPv6 that stands for IPv4 is returned as IPv4.
+    IPv6 that stands for IPv4 becomes IPv4.
     """
     if "%" in text:
         raise ValueError("the name of an interface is no part of a network")
@@ -120,7 +120,7 @@ class BanList:
         return ordered(self.in_force())
 
     def add(self, network: Network, secs: int | None) -> Ban:
-        """Ban a network for a time, None for no end; a former ban of the same network is replaced.
+        """Ban a network for a time, None for no end; replace a former ban of the same network.
 
         Raises ValueError if there are too many.
         """

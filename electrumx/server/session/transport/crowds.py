@@ -10,7 +10,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 class Crowds(Generic[T]):
-    """Members of named groups; of the largest group the oldest member can be asked for."""
+    """Members of named groups; gives the oldest member of the largest group."""
 
     def __init__(self) -> None:
         self._groups: dict[str, dict[T, None]] = {}

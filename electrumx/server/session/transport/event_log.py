@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
-# Refusals and evictions are logged once in so many seconds.
+# Refusals and evictions have one log line in so many seconds.
 LOG_SECS = 60.0
 
 
@@ -14,7 +14,7 @@ class EventLog:
     def __init__(self, logger: logging.Logger, clock: Callable[[], float]) -> None:
         self._logger = logger
         self._clock = clock
-        # Events to be logged: text -> how often
+        # Events to log: text -> how often
         self._events: Counter[str] = Counter()
         self._log_time: float | None = None
         #: the same events since the start

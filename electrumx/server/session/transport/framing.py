@@ -4,8 +4,8 @@
 class LineFramer:
     """Splits bytes at newlines; drops lines of more than ``max_size`` bytes (0 = unbounded).
 
-    A line is dropped, and counted in ``dropped``, as soon as it grows too long; the bytes behind
-    its newline are received again.
+    It drops a line, and counts it in ``dropped``, as soon as the line grows too long; it receives
+    bytes again behind the newline.
     """
 
     __slots__ = ("_part", "dropped", "max_size", "size")
@@ -15,7 +15,7 @@ class LineFramer:
         self.dropped = 0
         # The line that has no end yet, unless it is being dropped; most often None.
         self._part: bytearray | None = None
-        #: how many bytes of it were received
+        #: how many bytes of it arrived
         self.size = 0
 
     def split(self, data: bytes) -> list[bytes]:
@@ -56,5 +56,5 @@ class LineFramer:
 
     @property
     def is_dropping(self) -> bool:
-        """Return whether the line that is being received has grown too long."""
+        """Return whether the incoming line has grown too long."""
         return self.size > self.max_size > 0

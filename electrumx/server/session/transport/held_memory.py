@@ -1,9 +1,9 @@
-"""Bounds on the bytes that are held for clients, over all connections.
+"""Bounds on the bytes held for clients, over all connections.
 
-Each connection alone is bounded, by tens of megabytes; a hundred of them would take the machine's
-memory.  Two kinds are counted apart: data that waits to be sent to slow readers, and requests
-that are not complete or not answered.  Connections that hold much report it.  Above the bound the
-largest are aborted, until a quarter is free.
+Each connection alone has a bound, of tens of megabytes; a hundred of them would take the machine's
+memory.  Two kinds count apart: data that waits for slow readers, and incomplete or unanswered
+requests.  Connections that hold much report it.  Above the bound the server aborts the largest, until
+a quarter is free.
 
 Runs on the event loop.
 """
@@ -17,12 +17,12 @@ from electrumx.server.session.transport.parties import HoldingConnection
 
 # Ordinary clients read at once; so much waits only if many do not.
 MAX_UNSENT_BYTES = 128 << 20
-# Requests are short, and answered at once; so much is held only if many are neither.
+# Requests are short, and answered at once; so much waits only if many are neither.
 MAX_RECEIVED_BYTES = 64 << 20
 # On a small machine the bounds are these parts of its memory.
 UNSENT_PART = 8
 RECEIVED_PART = 16
-# A bound on requests holds so many of the longest that are allowed.
+# A bound on requests holds so many of the longest allowed.
 RECEIVED_MESSAGES = 8
 # Lines of the log in a minute.
 LOG_LINES = 5
@@ -35,7 +35,7 @@ def bounded_by_memory(most: int, part: int) -> int:
 
 
 class HeldMemory:
-    """The bytes that are held, by connection, and their bound."""
+    """The held bytes, by connection, and their bound."""
 
     #: how the log describes the bytes
     description = ""
@@ -63,7 +63,7 @@ class HeldMemory:
         self.total -= self._sizes.pop(connection, 0)
 
     def _relieve(self) -> None:
-        # The sizes have changed since they were reported.
+        # The sizes have changed since the connections reported them.
         self._sizes = {connection: self.measure(connection) for connection in self._sizes}
         self.total = sum(self._sizes.values())
         if self.total <= self.limit:
@@ -85,7 +85,7 @@ class HeldMemory:
 
 
 class SendMemory(HeldMemory):
-    """Bytes that wait to be sent to clients that do not read."""
+    """Bytes that wait for clients that do not read."""
 
     description = "wait for clients that do not read"
 
@@ -95,7 +95,7 @@ class SendMemory(HeldMemory):
         super().__init__(limit)
 
     def measure(self, connection: HoldingConnection) -> int:
-        """Return how many bytes wait to be sent to a connection."""
+        """Return the number of unsent bytes of a connection."""
         return connection.unsent_bytes()
 
 

@@ -43,7 +43,7 @@ class RawTransport(StreamConnection):
         return 0 if self._framer.is_dropping else self._framer.size
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages; those that the client does not read at once are kept for it."""
+        """Send messages; keep those that the client does not read at once."""
         transport = self._transport
         if transport.is_closing() or self._ending:
             return

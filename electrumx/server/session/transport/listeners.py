@@ -1,7 +1,7 @@
 """Listening sockets: raw and WebSocket, plain and TLS.  Listeners belong to the session manager.
 
-Connections are accepted here, not by asyncio's servers: so that one can be refused before
-anything is made for it, and that a shortage of descriptors is handled.
+This module, not asyncio's servers, accepts connections: so that it can refuse one before it makes
+anything for it, and that it handles a shortage of descriptors.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from electrumx.server.session.transport.websocket import WebSocketTransport
 WEBSOCKET_PROTOCOLS = ("ws", "wss")
 TLS_PROTOCOLS = ("ssl", "wss")
 
-# Connections that the system keeps until they are accepted.
+# Connections that the system keeps until we accept them.
 BACKLOG = 512
 # Connections accepted of one socket before those of other sockets.
 ACCEPTED_AT_ONCE = 16
@@ -46,7 +46,7 @@ SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # How long a listener waits then, and between two lines of the log about it.
 SHORTAGE_SECS = 1.0
 SHORTAGE_LOG_SECS = 60.0
-# How often listening is tried again where it was possible before.
+# How often to try listening again where it was possible before.
 RETRY_SECS = 5.0
 
 
@@ -239,7 +239,7 @@ class Listener:
 
 
 class Listeners:
-    """The services that are being listened on."""
+    """The services that the server listens on."""
 
     def __init__(
         self, env: Env, factory_for: Callable[[str], SessionFactory], admission: Admission
@@ -256,7 +256,7 @@ class Listeners:
         # Filters of logs and wait conditions of containers know these lines by that name.
         self.logger = util.class_logger(__name__, "SessionManager")
         self.open: dict[Service, Listener] = {}
-        # Services that could not be listened on again, and the task that retries
+        # Services on which listening failed again, and the task that retries
         self._failed: set[Service] = set()
         self._retry_task: asyncio.Task[None] | None = None
 
@@ -308,7 +308,7 @@ class Listeners:
         while self._failed:
             await asyncio.sleep(RETRY_SECS)
             for service in list(self._failed):
-                # It may be stopped while its name is being resolved.
+                # It may be stopped while the system resolves its name.
                 if await self._start_one(service, logging.DEBUG):
                     if service in self._failed:
                         self._failed.discard(service)

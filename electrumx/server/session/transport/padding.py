@@ -1,10 +1,10 @@
 """Fills writes up to few different lengths, so that an observer of encrypted traffic learns less.
 
-The length of a reply reveals which method was called, and how long a history is.  Each write to a client
-is filled up to the next power of two, from 1 KiB to 64 KiB, above that to a multiple of 64 KiB.  The
+The length of a reply reveals the called method, and how long a history is.  ``padded`` fills each write
+to a client up to the next power of two, from 1 KiB to 64 KiB, above that to a multiple of 64 KiB.  The
 padding is spaces before the bracket that ends the last message, where JSON allows white space.
 
-Nothing is held back to be sent with something else: a reply is as fast as without padding.  Pure.
+Nothing waits for something else to go with it: a reply is as fast as without padding.  Pure.
 """
 
 SMALLEST_BYTES = 1_024
@@ -13,7 +13,7 @@ _BRACKETS = (b"}\n", b"]\n")
 
 
 def padded_size(size: int) -> int:
-    """Return the number of bytes that a write of ``size`` bytes is filled up to."""
+    """Return the number of bytes to fill a write of ``size`` bytes up to."""
     if size > LARGEST_STEP_BYTES:
         return -(-size // LARGEST_STEP_BYTES) * LARGEST_STEP_BYTES
     return max(SMALLEST_BYTES, 1 << (size - 1).bit_length())

@@ -29,10 +29,10 @@ class ConnectionSession(Protocol):
         """Messages received and processed."""
 
     def unanswered_request_count(self) -> int:
-        """Return how many requests were taken on and not yet answered."""
+        """Return how many requests taken on have no answer yet."""
 
     def unanswered_bytes(self) -> int:
-        """Return the memory that requests take that were received and not answered."""
+        """Return the memory that received and unanswered requests take."""
 
     def bump_cost(self, delta: float) -> None:
         """Charge ``delta``."""
@@ -41,7 +41,7 @@ class ConnectionSession(Protocol):
         """Return whether the session, with its groups, has reached the hard limit."""
 
     def log_excessive_cost(self) -> None:
-        """Log that the session is closed for its cost."""
+        """Log that the session ends for its cost."""
 
     def dropped_messages(self, count: int) -> None:
         """Note that so many messages were too long."""
@@ -53,7 +53,7 @@ class ConnectionSession(Protocol):
         """Note that the client reads again."""
 
     def on_eof(self) -> bool:
-        """Note that the client will ask no more; return whether it is still to be answered."""
+        """Note that the client will ask no more; return whether an answer is still due."""
 
     def on_lost(self) -> None:
         """End: the connection has."""
@@ -63,10 +63,10 @@ class HoldingConnection(Protocol):
     """A connection, as the bounds on memory use it."""
 
     def unsent_bytes(self) -> int:
-        """Return how many bytes wait to be sent."""
+        """Return the number of unsent bytes."""
 
     def unanswered_bytes(self) -> int:
-        """Return how many bytes of requests are held."""
+        """Return how many bytes of requests it holds."""
 
     def abort(self) -> None:
         """Close at once."""

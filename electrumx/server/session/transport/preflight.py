@@ -31,14 +31,14 @@ _REMEDIES = {
 
 
 class ListenError(OperatorError):
-    """A service of SERVICES cannot be listened on."""
+    """The server cannot listen on a service of SERVICES."""
 
     #: whether the reason is that a program listens there
     is_in_use = False
 
 
 class CertificateError(OperatorError):
-    """A certificate or its key cannot be used."""
+    """A certificate or its key is unusable."""
 
 
 def certificate_files(env: Env, protocol: str) -> tuple[str, str]:
@@ -54,7 +54,7 @@ def certificate_kind(env: Env, files: tuple[str, str]) -> str:
 
 
 def check_certificates(env: Env) -> None:
-    """Raise CertificateError unless the services with TLS have certificates that can be used."""
+    """Raise CertificateError unless the services with TLS have usable certificates."""
     checked = set()
     for protocol in TLS_PROTOCOLS:
         files = certificate_files(env, protocol)
@@ -71,9 +71,9 @@ async def check_services(env: Env) -> None:
 
 
 async def check_service(service: Service, *, leave_files: bool = False) -> None:
-    """Raise ListenError if a service cannot be listened on.
+    """Raise ListenError if the server cannot listen on a service.
 
-    With ``leave_files`` no file of a Unix socket is made or removed; only its directory is checked.
+    With ``leave_files`` make and remove no file of a Unix socket; only check its directory.
     """
     try:
         if leave_files and isinstance(service, UnixService):

@@ -15,7 +15,7 @@ from electrumx.server.session.transport.ticket import Ticket
 
 
 class RefusedError(Exception):
-    """The connection is to be closed: the proxy sent no valid header, or the client may not enter."""
+    """The connection has to end: the proxy sent no valid header, or the client may not enter."""
 
 
 class ForwardedAddress(NetAddress):
@@ -46,7 +46,7 @@ class ProxiedClient:
     def receive(self, data: bytes) -> bytes | None:
         """Take bytes; return those behind the headers, None while these are not complete.
 
-        Raise RefusedError if the connection is to be closed; it may be closed already.
+        Raise RefusedError if the connection has to end; it may have ended already.
         """
         assert self._reader is not None
         try:

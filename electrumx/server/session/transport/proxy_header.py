@@ -2,8 +2,8 @@
 
 Source: "The PROXY protocol, versions 1 & 2" (``proxy-protocol.txt`` of HAProxy).  Version 1 is a line
 of text, version 2 a block with a signature, a command, addresses and type-length-value fields (TLVs);
-numbers are big-endian.  Pure: bytes in, values out.  Whether the sender may be believed is decided in
-``trust``.
+numbers are big-endian.  Pure: bytes in, values out.  ``trust`` decides whether to believe the
+sender.
 
 With several balancers in a row the one nearest to the server writes first, so the last header names
 the client.  A header with the command LOCAL is a connection of a balancer's own, such as a check.
@@ -51,9 +51,9 @@ class ProxyHeaderError(ValueError):
 class ProxyHeader(NamedTuple):
     """A header's content."""
 
-    #: the client; None if it is not known or has no IP address
+    #: the client; None if unknown or without an IP address
     address: IPv4Address | IPv6Address | None = None
-    #: 0 if the address is not known, and possible otherwise
+    #: 0 if the address is unknown, and possible otherwise
     port: int = 0
     #: whether the connection is the balancer's own
     is_local: bool = False
@@ -122,7 +122,7 @@ def _parse_block(data: bytes) -> tuple[ProxyHeader, int] | None:
     if len(data) < end:
         return None
     if command & 15 == _LOCAL:
-        # The rest is to be ignored, whatever it is.
+        # Ignore the rest, whatever it is.
         return LOCAL, end
     if family >> 4 > _UNIX or family & 15 > _MAX_TRANSPORT:
         raise ProxyHeaderError("unknown address family")

@@ -1,4 +1,4 @@
-"""How LocalRPC is reached: at a Unix socket of the server's user only, or from listed networks.
+"""Access to LocalRPC: at a Unix socket of the server's user only, or from listed networks.
 
 A client that reaches LocalRPC controls the server, without a password.  The listeners refuse at
 accept addresses that RPC_ALLOW does not list; this module has the log line of that, and Unix
@@ -17,7 +17,7 @@ from electrumx.lib import util
 
 _logger = util.class_logger(__name__, "LocalRPC")
 
-# Refused connections are logged once in so many seconds, at most.
+# Refused connections have one log line in so many seconds, at most.
 REFUSAL_LOG_SECS = 60.0
 
 
@@ -25,7 +25,7 @@ _next_log = 0.0
 
 
 def log_refusal(host: str) -> None:
-    """Log that a connection from an address was refused, at most once in REFUSAL_LOG_SECS."""
+    """Log the refusal of a connection from an address, at most once in REFUSAL_LOG_SECS."""
     global _next_log
     now = time.monotonic()
     if now >= _next_log:
@@ -36,8 +36,8 @@ def log_refusal(host: str) -> None:
 def bind_socket(path: str) -> socket.socket:
     """Return a Unix socket bound to a path, for the server's user only (mode 0600).
 
-    A socket there at which no program answers was left by a server that was killed, and is removed.
-    Raise OSError if a program answers, or if the path cannot be used.
+    Remove a socket there at which no program answers: a killed server left it.
+    Raise OSError if a program answers, or if the path is unusable.
     """
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -84,7 +84,7 @@ def socket_identity(path: str) -> tuple[int, int] | None:
 
 
 def remove_socket(path: str, identity: tuple[int, int] | None) -> None:
-    """Remove the file of a socket that is listened on no more, if it is still the same file."""
+    """Remove the file of a socket that no server listens on any more, if it is still the same file."""
     if identity is not None and socket_identity(path) == identity:
         try:
             os.unlink(path)

@@ -1,4 +1,4 @@
-"""The entry of one connection at the admission control, and the address that it is counted by."""
+"""The entry of one connection at the admission control, and the address to count it by."""
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -10,7 +10,7 @@ from electrumx.server.session.transport.parties import ConnectionSession
 
 # An IPv6 host has a network of so many bits to itself.
 HOST_IPV6_PREFIX = 64
-# Addresses and networks that are kept as parsed: to parse one takes microseconds.
+# Addresses and networks kept as parsed: to parse one takes microseconds.
 RECENT_HOSTS = 256
 
 
@@ -45,7 +45,7 @@ class Ticket:
         is_rpc: bool = False,
         is_trusted: bool = False,
     ) -> None:
-        #: an IP address object; None for a Unix socket, and if the client is not known
+        #: an IP address object; None for a Unix socket, and if the client is unknown
         self.address = address
         self.subnet = subnet
         self.accepted_at = now
@@ -53,7 +53,7 @@ class Ticket:
         self.is_trusted = is_trusted
         #: whether a proxy named the address
         self.is_forwarded = False
-        #: whether nothing is charged for it: the proxy has not named a client
+        #: whether it costs nothing: the proxy has not named a client
         self.is_free = False
         self.connection: AdmittedConnection | None = None
         self.stage = "pending"
@@ -100,7 +100,7 @@ class Ticket:
 
 @lru_cache(maxsize=RECENT_HOSTS)
 def parse_host(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the address of a peer; an IPv4 address that came over IPv6 is returned as IPv4."""
+    """Return the address of a peer; IPv4 for an IPv4 address that came over IPv6."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,13 +1,13 @@
 """TLS over bytes in memory: the certificate of the listeners, and the layer of one connection.
 
-``TLSLayer`` is fed the bytes of the network and gives the text of the client; it encrypts the
+``TLSLayer`` takes the bytes of the network and gives the text of the client; it encrypts the
 data to send.  It owns no socket and no timer, so its caller knows, and can charge for,
-every byte and every record, and decides how much is processed in one turn of the event loop.
+every byte and every record, and decides how much to process in one turn of the event loop.
 
 A record is the unit of work: however short, it costs a decryption.  A client can send records
 that carry nothing, such as TLS 1.3's KeyUpdate (27 bytes, 7 µs of CPU), and OpenSSL processes
-all that it is given before it returns.  Hence input is cut at the boundaries of records, which
-are in plain sight, and ``SLICE_RECORDS`` or ``SLICE_BYTES`` are processed at a time.
+all its input before it returns.  Hence the layer cuts input at the boundaries of records, which
+are in plain sight, and processes ``SLICE_RECORDS`` or ``SLICE_BYTES`` at a time.
 
 Runs on the event loop.
 """
@@ -25,7 +25,7 @@ SLICE_BYTES = 65_536
 READ_BYTES = 32_768
 # Written at a time.  OpenSSL's buffers grow to the largest piece, and stay so.
 WRITE_BYTES = 65_536
-# A client's part of the handshake: certificates of clients are not asked for, and a ClientHello
+# A client's part of the handshake: we request no certificates of clients, and a ClientHello
 # with post-quantum keys has 2 KB.
 MAX_HANDSHAKE_BYTES = 65_536
 # Records without content, such as KeyUpdate and warnings, in the life of a connection.  Clients
@@ -33,7 +33,7 @@ MAX_HANDSHAKE_BYTES = 65_536
 MAX_EMPTY_RECORDS = 1_000
 
 _HEADER_BYTES = 5
-# Where plain text goes as it is decrypted: shared, as nothing waits while it is in use.
+# Where decrypted text goes: shared, as nothing waits while it is in use.
 _buffer = bytearray(READ_BYTES)
 _view = memoryview(_buffer)
 
@@ -52,10 +52,10 @@ class RenewedContext(ssl.SSLContext):
     Raises OSError (ssl.SSLError is one) if the files are bad.  If they are bad when they change,
     new connections go on with the last good ones.
 
-    Files are looked at when a connection comes, on the event loop: two system calls, some 5 µs on a
+    It looks at the files when a connection comes, on the event loop: two system calls, some 5 µs on a
     local file system.  On one of a network that hangs they would stop the server, so the manual asks
-    for local files.  A change is read into a context of its own: one that failed half-way could be
-    left with a certificate and no key.
+    for local files.  A change goes into a context of its own: a failure half-way could leave
+    one with a certificate and no key.
     """
 
     def __new__(cls, certfile: str, keyfile: str, kind: str = "SSL") -> "RenewedContext":
@@ -67,7 +67,7 @@ class RenewedContext(ssl.SSLContext):
         self._kind = kind
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         self._files = (certfile, keyfile)
-        # Before reading, so that a change in between is noticed.
+        # Before reading, so as to notice a change in between.
         self._seen = self._signature()
         self._current = self._load()
 
@@ -173,7 +173,7 @@ class RecordCutter:
 class TLSLayer:
     """The server's side of one TLS connection.
 
-    ``to_send()`` must be asked for, and sent, after ``receive`` and ``close``; after
+    The caller must call ``to_send()``, and send its bytes, after ``receive`` and ``close``; after
     ``receive_record`` only if that raises.
     """
 
@@ -208,7 +208,7 @@ class TLSLayer:
         return end
 
     def is_record(self, data: bytes) -> bool:
-        """Return whether what was received is one whole record: most often it is."""
+        """Return whether the received bytes are one whole record: most often they are."""
         return self.is_open and 0 < self._cutter.whole_record(data) == len(data)
 
     def receive_record(self, data: bytes) -> bytes | None:
@@ -246,9 +246,9 @@ class TLSLayer:
             raise TLSError(str(e)) from None
 
     def _shake_hands(self, data: bytes, start: int) -> int:
-        """Go on with the handshake; return the position up to which input was used.
+        """Go on with the handshake; return the position of the first unused input.
 
-        Records are fed one by one, until it is done: those that follow are counted as content.
+        It feeds records one by one, until the handshake ends: those that follow count as content.
         """
         position, cutter = start, self._cutter
         while position < len(data) and not self.is_open:
@@ -271,7 +271,7 @@ class TLSLayer:
         return position
 
     def encrypt_piece(self, data: bytes) -> bytes:
-        """Return the encrypted form of up to ``WRITE_BYTES`` to be sent."""
+        """Return the encrypted form of up to ``WRITE_BYTES`` to send."""
         self._ssl.write(data)
         return self._outgoing.read()
 

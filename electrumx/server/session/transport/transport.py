@@ -13,15 +13,15 @@ A session exists once a client could send messages: after the TLS handshake and 
 upgrade.  ``admission`` counts connections from accept, drops those that take too long, and
 charges the group of the address for those that never become a session.
 
-Fairness: input of TLS and WebSocket is processed in steps of at most about half a millisecond.
-A connection gets one step when its bytes arrive; the rest waits in ``turns``.  A connection is not
-read while more than 16 KiB of its input wait, nor while more than 64 KiB wait to be sent to it.
+Fairness: TLS and WebSocket process input in steps of at most about half a millisecond.
+A connection gets one step when its bytes arrive; the rest waits in ``turns``.  Reading of a connection
+pauses while more than 16 KiB of its input wait, and while more than 64 KiB of its output do.
 
-Sessions are fed by these calls:
+These calls feed sessions:
 
 * ``receiver.received_bytes(count)``, ``receiver.receive(messages)`` and ``dropped_messages(count)``,
 * ``on_unwritable()`` and ``on_writable()`` when the client reads no more, and when it does again,
-* ``on_eof()`` when the client will send no more; returns whether it is still to be answered,
+* ``on_eof()`` when the client will send no more; returns whether an answer is still due,
 * ``on_lost()`` once, at the end.
 """
 
@@ -50,13 +50,13 @@ from electrumx.server.session.transport.turns import TurnQueue
 
 # A connection that holds more bytes of requests than this counts for ``ReceiveMemory``.
 NOTED_BYTES = 65_536
-# A single message of more bytes is not copied to add its newline, but written in two.
+# Two writes send a single message of more bytes: adding its newline would copy it.
 JOINED_BYTES = 65_536
 # How long a connection that we end waits for the client to end it too.
 LINGER_SECS = 1.0
-# Bytes that the client may send until then: above it, the connection is aborted.
+# Bytes that the client may send until then: above it, the transport aborts the connection.
 LINGER_BYTES = 2_000_000
-# Above so much input that was not processed yet, a connection is not read.
+# Above so much unprocessed input, reading of a connection pauses.
 READ_AHEAD_BYTES = 16_384
 
 
@@ -81,7 +81,7 @@ class ConnectionContext:
     header_count: int = 0
     #: whether all clients of the service are trusted
     is_trusted: bool = False
-    #: whether writes are filled up: see ``padding``
+    #: whether to fill up writes: see ``padding``
     is_padded: bool = False
     #: origins of web pages that may connect, on WebSocket services; None: all
     origins: list[str] | None = None
@@ -144,7 +144,7 @@ class StreamConnection(asyncio.Protocol):
         # Resolved when the connection has ended; most often no task waits for it
         self._lost: asyncio.Future[None] | None = None
         self._force_timer: asyncio.TimerHandle | None = None
-        # Whether the rest of the client's input is read only to be discarded
+        # Whether to read the rest of the client's input only to discard it
         self._ending = False
         # Whether the client has ended its half
         self._at_eof = False
@@ -228,7 +228,7 @@ class StreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Let the session answer the pending requests; return whether it is going to."""
         if self._ending or (self._tls is not None and not self._at_eof):
-            return False  # the end of TLS is announced by an alert: without it this is a cut
+            return False  # an alert announces the end of TLS: without it this is a cut
         self._at_eof = True
         if self.has_input():
             return True
@@ -282,7 +282,7 @@ class StreamConnection(asyncio.Protocol):
             self.abort()
             return
         if proxied.is_check:
-            # Input until the proxy closes is discarded.
+            # Discard input until the proxy closes.
             self._ending = True
         elif rest is not None:
             self._begin()
@@ -328,11 +328,11 @@ class StreamConnection(asyncio.Protocol):
         raise NotImplementedError
 
     def has_input(self) -> bool:
-        """Return whether there is input that was not processed yet."""
+        """Return whether there is unprocessed input."""
         return self._position < len(self._input)
 
     def input_size(self) -> int:
-        """Return how many bytes of input were not processed yet."""
+        """Return how many bytes of unprocessed input there are."""
         return len(self._input) - self._position
 
     def on_turn(self) -> None:
@@ -342,7 +342,7 @@ class StreamConnection(asyncio.Protocol):
         self._after_step()
 
     def _is_stopped(self) -> bool:
-        """Return whether no input may be processed for now."""
+        """Return whether processing of input has to stop for now."""
         return self._ending or self.is_held or not self.is_writable or self._transport.is_closing()
 
     def _step(self) -> None:
@@ -377,7 +377,7 @@ class StreamConnection(asyncio.Protocol):
         if not was_open:
             if tls.is_open:
                 self._open()
-                # Requests that came with the end of the handshake are answered with it, in one write.
+                # One write holds the end of the handshake and the answers to requests that came with it.
                 self._step()
             self._write_raw(tls.to_send())
             return
@@ -405,7 +405,7 @@ class StreamConnection(asyncio.Protocol):
         self._force_after(LINGER_SECS)
 
     def _on_input_end(self) -> bool:
-        """Notify the session that the client asks no more; return whether it is to be answered."""
+        """Notify the session that the client asks no more; return whether an answer is due."""
         return self.session is not None and not self.is_closing() and bool(self.session.on_eof())
 
     def _end_if_over_limit(self) -> None:
@@ -433,7 +433,7 @@ class StreamConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def unsent_bytes(self) -> int:
-        """Return how much waits to be sent, here and in the session."""
+        """Return the number of unsent bytes, here and in the session."""
         return int(self._transport.get_write_buffer_size()) + self._queued_bytes
 
     def note_queued(self, size: int) -> None:
@@ -443,7 +443,7 @@ class StreamConnection(asyncio.Protocol):
             self._context.send_memory.note(self, self.unsent_bytes())
 
     def unanswered_bytes(self) -> int:
-        """Return how much of requests is held: incomplete, waiting, or being answered."""
+        """Return how many bytes of requests it holds: incomplete, waiting, or being answered."""
         session = self.session
         return self._incomplete_bytes() + (0 if session is None else session.unanswered_bytes())
 
@@ -452,7 +452,7 @@ class StreamConnection(asyncio.Protocol):
         return 0
 
     def note_unanswered(self) -> None:
-        """Report how much of requests is held, if that is much or was."""
+        """Report how many bytes of requests it holds, if that is much or was."""
         size = self.unanswered_bytes()
         if size > NOTED_BYTES:
             self._is_noted = True
@@ -479,7 +479,7 @@ class StreamConnection(asyncio.Protocol):
     # -- called by the session
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages; those that the client does not read at once are kept for it."""
+        """Send messages; keep those that the client does not read at once."""
         raise NotImplementedError
 
     def hold(self, *, held: bool) -> None:
@@ -533,7 +533,7 @@ class StreamConnection(asyncio.Protocol):
     def end(self, force_after: float) -> None:
         """Close once all is sent, or after so many seconds; return at once.
 
-        A socket that is closed while there is something left to read resets the connection, and
+        A socket closed while there is something left to read resets the connection, and
         the client may never see the last message.  Hence we announce the end, and read on for a
         moment.
         """
@@ -583,7 +583,7 @@ class StreamConnection(asyncio.Protocol):
         """Wait until the connection has ended."""
         if self._lost is None:
             self._lost = asyncio.get_running_loop().create_future()
-        # Others may wait too: one that is cancelled takes nothing from them.
+        # Others may wait too: a cancelled one takes nothing from them.
         await asyncio.shield(self._lost)
 
     def abort(self) -> None:

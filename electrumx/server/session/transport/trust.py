@@ -1,4 +1,4 @@
-"""Which proxies are believed, and which clients and services are trusted, by the settings.  Pure."""
+"""Which proxies to believe, and which clients and services to trust, by the settings.  Pure."""
 
 from aiorpcx import Service
 
@@ -26,17 +26,17 @@ class Trust:
         return self._depth if service in self._proxied else 0
 
     def is_proxy(self, address: Host | None) -> bool:
-        """Return whether the headers that an address sends are believed."""
+        """Return whether to believe the headers that an address sends."""
         return address is not None and contains(self._proxies, address)
 
     def is_trusted_service(self, service: Service) -> bool:
-        """Return whether all clients of a service are trusted."""
+        """Return whether to trust all clients of a service."""
         return service in self._services
 
     def is_trusted_client(self, address: Host | None) -> bool:
-        """Return whether a client of an address, by the PROXY header if there is one, is trusted."""
+        """Return whether to trust a client of an address, by the PROXY header if there is one."""
         return bool(self._clients) and address is not None and contains(self._clients, address)
 
     def stays_open(self, service: Service) -> bool:
-        """Return whether a service is listened on when the server is full."""
+        """Return whether a full server listens on a service."""
         return bool(self._clients) or service in self._services

@@ -1,6 +1,6 @@
 """The choice of the session that gives its place to a newcomer, when the server is full.
 
-Looks at all connections, so several are chosen at a time.  Changes nothing of the connections.
+Looks at all connections, so it chooses several at a time.  Changes nothing of the connections.
 Runs on the event loop.
 """
 
@@ -11,13 +11,13 @@ from electrumx.server.session.transport.ticket import Ticket
 
 # A session that sent something more recently is not evicted.
 IDLE_SECS = 10.0
-# The choice of a victim looks at all sessions, so several are chosen at a time.
+# The choice of a victim looks at all sessions, so it takes several at a time.
 PLANNED_EVICTIONS = 32
 PLAN_SECS = 1.0
 
 
 class Victims:
-    """Sessions in the order in which they are to be evicted."""
+    """Sessions in the order in which to evict them."""
 
     def __init__(
         self,

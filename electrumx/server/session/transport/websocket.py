@@ -1,15 +1,15 @@
 """WebSocket connections, by the Sans-I/O part of the ``websockets`` library.
 
-The library is given bytes and gives frames; this module decides when, and does the writing.  A
-frame costs some ten microseconds however short it is, so input is processed ``SLICE_BYTES`` at a
-time (a frame from a client has at least six), and every frame that is not a message is charged.
+The library takes bytes and gives frames; this module decides when, and does the writing.  A
+frame costs some ten microseconds however short it is, so this module processes input ``SLICE_BYTES`` at
+a time (a frame from a client has at least six), and charges every frame that is not a message.
 
-Most frames are whole text messages that arrive whole.  These are taken before the library sees them
-(``take_messages``), while it is between two frames and no fragmented message is under way: for two
+Most frames are whole text messages that arrive whole.  ``take_messages`` takes these before the
+library sees them, while that is between two frames and no fragmented message is under way: for two
 fifths of that if a message comes alone, for an eighth if twenty come together, as
 ``benchmarks/messages.py`` measures.  The library remains the reference implementation, which a test compares.
 
-Compression is never agreed: it would take tens of milliseconds for a large reply, on the event
+The server never agrees to compression: that would take tens of milliseconds for a large reply, on the event
 loop, and a message of a few bytes could become one of the greatest size.
 """
 
@@ -45,7 +45,7 @@ SLICE_BYTES = 1_024
 STEP_SECS = 0.000_5
 # The HTTP request: browsers send cookies too.
 MAX_UPGRADE_BYTES = 65_536
-# A client that was silent for a whole period is sent a ping, which also keeps proxies from ending
+# A client silent for a whole period gets a ping, which also keeps proxies from ending
 # the connection; one that does not answer for another period is gone.
 PING_SECS = 20.0
 SILENT_PERIODS = 1
@@ -65,7 +65,7 @@ _quiet_logger.setLevel(logging.CRITICAL)
 
 
 def _first_offered(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Return the subprotocol to use: some clients fail unless one of theirs is selected."""
+    """Return the subprotocol to use: some clients fail unless it is one of theirs."""
     return offered[0] if offered else None
 
 
@@ -82,8 +82,8 @@ def take_messages(data: bytes, start: int, max_bytes: int, most: int) -> tuple[l
     """Return the messages of plain text frames that bytes have from ``start`` on, and the end of them.
 
     Plain frames are whole, final, masked, without extension, in the shortest form, and of at most
-    65,535 bytes and ``max_bytes`` (0 is no bound).  Ends at the first other frame, and when ``most``
-    bytes were taken.
+    65,535 bytes and ``max_bytes`` (0 is no bound).  Ends at the first other frame, and when it has taken
+    ``most`` bytes.
     """
     messages = []
     position, size = start, len(data)
@@ -118,17 +118,17 @@ class WebSocketTransport(StreamConnection):
     def __init__(self, context: ConnectionContext, ticket: Ticket | None = None) -> None:
         super().__init__(context, ticket)
         self._protocol: ServerProtocol | None = None
-        # Follows the bytes that the library was given
+        # Follows the bytes given to the library
         self._cutter = FrameCutter()
-        # Bytes that the library was not given yet, from a position on
+        # Bytes not yet given to the library, from a position on
         self._plain = b""
         self._plain_at = 0
-        # Whether what is decrypted is processed by the caller
+        # Whether the caller processes the decrypted bytes
         self._is_stepping = False
         self._upgrade_bytes = 0
         # Whether the message last begun is text, which must be UTF-8
         self._is_text = True
-        # The message that is being received in fragments
+        # The fragmented message under way
         self._fragments: bytearray | None = None
         self._ping_timer: asyncio.TimerHandle | None = None
         # How often the timer fired since the client sent anything
@@ -148,11 +148,11 @@ class WebSocketTransport(StreamConnection):
         )
 
     def has_input(self) -> bool:
-        """Return whether there is input that was not processed yet."""
+        """Return whether there is unprocessed input."""
         return self._plain_at < len(self._plain) or super().has_input()
 
     def input_size(self) -> int:
-        """Return how many bytes of input were not processed yet."""
+        """Return how many bytes of unprocessed input there are."""
         return len(self._plain) - self._plain_at + super().input_size()
 
     def _received(self, data: bytes) -> None:
@@ -241,7 +241,7 @@ class WebSocketTransport(StreamConnection):
         return begun + (0 if self._fragments is None else len(self._fragments))
 
     def _on_events(self, protocol: ServerProtocol) -> int:
-        """Handle what was received; return how many frames were no whole message."""
+        """Handle the received events; return how many frames were no whole message."""
         messages: list[bytes] = []
         others = 0
         for event in protocol.events_received():
@@ -307,7 +307,7 @@ class WebSocketTransport(StreamConnection):
             self.end(LINGER_SECS)
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages as text; those that the client does not read at once are kept for it."""
+        """Send messages as text; keep those that the client does not read at once."""
         protocol = self._protocol
         if protocol is None or protocol.state is not State.OPEN or self.is_closing():
             return

@@ -1,8 +1,8 @@
 """Parse a client's message: its requests, or the error to send.
 
 Input is hostile: whatever the bytes, the result is a ``ParsedMessage`` or a
-``MalformedMessageError`` with the reply to send.  Batches are bounded in members and malformed
-members.  Pure; large messages are parsed in a thread.
+``MalformedMessageError`` with the reply to send.  Batches have bounds of members and malformed
+members.  Pure; a thread parses large messages.
 """
 
 import json
@@ -28,12 +28,12 @@ from electrumx.server.session.engine.jsonrpc.versions import (
     read_call,
 )
 
-# Members of a batch; a longer one is refused as a whole.
+# Members of a batch; the parser refuses a longer one as a whole.
 MAX_BATCH_MEMBERS = 10_000
-# A batch with more malformed members, which cost a default hard limit, is refused as a whole: none
-# of the others is executed.
+# The parser refuses a batch with more malformed members, which cost a default hard limit, as a whole:
+# the server executes none of the others.
 MAX_MALFORMED_MEMBERS = 100
-# A message with more brackets may be nested too deep.
+# A message with more brackets may nest too deep.
 SHALLOW_BRACKETS = 1_000
 # orjson's limit
 MAX_DEPTH = 1_024
@@ -47,14 +47,14 @@ class ParsedMessage:
     #: that of the client from now on
     version: Version
     items: list[Request | Notification] = field(default_factory=list)
-    #: how many members of a batch were malformed: they are answered with the others
+    #: number of malformed members of a batch: one message answers them with the others
     malformed: int = 0
     #: the reply to a batch of which no request is left to wait for
     reply: bytes | None = None
 
 
 class MalformedMessageError(Exception):
-    """A message of which nothing is executed."""
+    """A message of which the server executes nothing."""
 
     def __init__(
         self, code: int, text: str, version: Version, reply: bytes | None, malformed: int = 0
@@ -66,7 +66,7 @@ class MalformedMessageError(Exception):
         self.version = version
         #: the message to send; None if there is no answer to it
         self.reply = reply
-        #: how many members of a batch were found to be malformed
+        #: number of malformed members found in a batch
         self.malformed = malformed
 
 
@@ -74,7 +74,7 @@ def parse_message(message: bytes, version: Version, max_reply_bytes: int = 0) ->
     """Return the requests in a message; raise MalformedMessageError.
 
     ``version`` is that of the client's earlier messages, or ``AUTO`` to detect it; ``max_reply_bytes``
-    is 0 if replies are not bounded.
+    is 0 for unbounded replies.
     """
     parser = _Parser(version, max_reply_bytes)
     try:
@@ -87,10 +87,10 @@ def parse_message(message: bytes, version: Version, max_reply_bytes: int = 0) ->
 
 
 def _check_depth(message: bytes) -> None:
-    """Raise RecursionError if a message is nested deeper than MAX_DEPTH.
+    """Raise RecursionError if a message nests deeper than MAX_DEPTH.
 
     From Python 3.14 on ``json`` has no limit but the stack of the thread.  It decides all else: it
-    accepts numbers and texts at which orjson stops, and behind those the brackets are counted here.
+    accepts numbers and texts at which orjson stops, and behind those this module counts the brackets.
     """
     try:
         orjson.loads(message)
@@ -100,7 +100,7 @@ def _check_depth(message: bytes) -> None:
 
 
 def _is_deep(message: bytes) -> bool:
-    """Return whether a message is nested deeper than MAX_DEPTH; brackets in texts do not count."""
+    """Return whether a message nests deeper than MAX_DEPTH; brackets in texts do not count."""
     depth = 0
     in_text = False
     for match in _TOKEN.finditer(message):
@@ -138,7 +138,7 @@ class _Parser:
         return self._version.error(error.code, error.text, error.request_id)
 
     def _refuse_response(self) -> NoReturn:
-        """Refuse a reply: we asked nothing.  It is not answered, or two servers would never end."""
+        """Refuse a reply: we asked nothing.  It gets no answer, or two servers would never end."""
         raise MalformedMessageError(
             JSONRPC.INVALID_REQUEST, "response to unsent request", self._version, None
         )

@@ -17,7 +17,7 @@ def oversized_text(max_bytes: int) -> str:
 def encode_reply(version: Version, request_id: object, result: object) -> bytes:
     """Return the reply with a result, or with an error if the result is one.
 
-    A result that has no form in JSON is answered with an internal error.
+    A result that has no form in JSON gives an internal error.
     """
     try:
         if isinstance(result, (RPCError, ProtocolError)):
@@ -30,7 +30,7 @@ def encode_reply(version: Version, request_id: object, result: object) -> bytes:
 
 
 class Notification:
-    """A message of the client that is not answered."""
+    """A message of the client that gets no answer."""
 
     __slots__ = ("args", "method", "weight")
 
@@ -47,7 +47,7 @@ class Notification:
 
 
 class Request:
-    """A request, and how it is answered.
+    """A request, and the form of its reply.
 
     ``encode(result)`` makes the reply; if ``is_oversized`` returns true, ``oversized()``
     replaces it; ``deliver`` returns the message to send, if there is one yet.
@@ -67,13 +67,13 @@ class Request:
         version: Version,
         max_reply_bytes: int,
     ) -> None:
-        """``max_reply_bytes`` is 0 if replies are not bounded."""
+        """``max_reply_bytes`` is 0 for unbounded replies."""
         self.method = method
         self.args = args
         self.request_id = request_id
         #: the bound of its reply
         self.max_reply_bytes = max_reply_bytes
-        #: bytes of memory that it takes; 0 if they were not counted
+        #: bytes of memory that it takes; 0 if uncounted
         self.weight = 0
         self._version = version
 
@@ -85,7 +85,7 @@ class Request:
         return encode_reply(self._version, self.request_id, result)
 
     def is_oversized(self, reply: bytes) -> bool:
-        """Return whether a reply is too large to be sent."""
+        """Return whether a reply is too large to send."""
         return len(reply) > self.max_reply_bytes > 0
 
     def oversized(self) -> bytes:
@@ -94,24 +94,23 @@ class Request:
         return self._version.error(JSONRPC.INVALID_REQUEST, text, self.request_id)
 
     def deliver(self, reply: bytes) -> bytes | None:
-        """Return the message to send once this request is answered; None if that is incomplete."""
+        """Return the message to send with this request's reply; None if that is incomplete."""
         return reply
 
     def deliver_last(self, reply: bytes) -> bytes:
-        """Return the message to send if no other request will be answered."""
+        """Return the message to send if no other request will have a reply."""
         return reply
 
 
 class BatchReply:
     """The replies to one batch; the last one completes the message.
 
-    Space is reserved for an error for each member that has no reply yet: a reply that does not fit is
-    replaced by an error.  In the largest batches that is too little; then one error replaces the
-    whole message.
+    It reserves space for an error for each member that has no reply yet: an error replaces a reply that
+    does not fit.  In the largest batches that is too little; then one error replaces the whole message.
     """
 
     def __init__(self, version: Version, max_bytes: int) -> None:
-        """``max_bytes`` is 0 if replies are not bounded."""
+        """``max_bytes`` is 0 for unbounded replies."""
         self.version = version
         self.max_bytes = max_bytes
         self._replies: list[bytes] = []
@@ -129,7 +128,7 @@ class BatchReply:
         self._add(reply)
 
     def expect(self, request_id: object) -> int:
-        """Expect a reply; return how many bytes are reserved for an error."""
+        """Expect a reply; return the number of bytes reserved for an error."""
         self._expected += 1
         reserved = self._error_bytes + len(encode(request_id))
         self._reserved += reserved

@@ -1,4 +1,4 @@
-"""How many JSON values a message may have, checked before it is parsed.
+"""How many JSON values a message may have, checked before parsing.
 
 Parsing makes up to 25 times as much memory of a message that consists of empty objects.  Pure.
 """
@@ -15,7 +15,7 @@ MAX_VALUES = 1_000
 BATCH_BYTES_PER_VALUE = 6
 # Memory of a parsed value in bytes, on average of the worst texts.
 VALUE_BYTES = 100
-# Values are counted in pieces of a message, so that counting ends soon after the bound.
+# Counting takes a message in pieces, so that it ends soon after the bound.
 _COUNTED_BYTES = 65_536
 # Values of a message: each is the first behind one of these.
 _SEPARATORS = (b",", b"[", b"{")
@@ -28,9 +28,9 @@ def _max_values(message: bytes) -> int:
 
 
 def count_values(message: bytes, limit: int) -> int:
-    """Return the number of JSON values in a message before it is parsed; exact up to ``limit``.
+    """Return the number of JSON values in an unparsed message; exact up to ``limit``.
 
-    Separators within texts are counted too.
+    Separators within texts count too.
     """
     count = 1
     for start in range(0, len(message), _COUNTED_BYTES):
@@ -52,7 +52,7 @@ def _is_unparsable(message: bytes) -> bool:
 def check_values(message: bytes, version: Version, max_reply_bytes: int) -> int:
     """Return about how many bytes of memory a message takes, with the values parsed from it.
 
-    Raises MalformedMessageError if it has too many values to be parsed.
+    Raises MalformedMessageError if it has too many values to parse.
     """
     limit = _max_values(message)
     count = count_values(message, limit)

@@ -1,7 +1,7 @@
 """The versions of JSON-RPC: which requests each accepts, and how it writes messages.
 
 A message without a version is read loosely and answered in 2.0.  The rules and error texts are those
-of aiorpcX, except that a request whose id no reply could repeat is refused: Python reads ``NaN`` and
+of aiorpcX, except that they refuse a request whose id no reply could repeat: Python reads ``NaN`` and
 ``1e999`` as numbers, for which JSON has no text.  Pure functions.
 """
 
