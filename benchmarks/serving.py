@@ -22,8 +22,8 @@ from tests.integration.processes import ChildDied
 #: subscriptions are touched all at once
 FEW_SESSIONS, FEW_SUBSCRIPTIONS = 200, 20
 MANY_SESSIONS, MANY_SUBSCRIPTIONS = 1_000, 10
-#: after a start, in which ours reads recent blocks
-SETTLE_SECS = 9
+#: after a start: a minute after it ours reads recent blocks
+SETTLE_SECS = 65
 STOPPED = (ChildDied, ConnectionError, TimeoutError, OSError, EOFError)
 
 
