@@ -1,5 +1,6 @@
 """Where a client is, as the groups that share costs and the limits of connections see it."""
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import NamedTuple, TypeAlias
 
@@ -9,6 +10,8 @@ Host: TypeAlias = IPv4Address | IPv6Address
 # (``HiddenServiceExportCircuitID haproxy``).  The last 32 bits are the number of the circuit.
 _CIRCUITS = IPv6Network("fc00:dead:beef:4dad::/64")
 _CIRCUIT_MASK = 0xFFFF_FFFF
+# Addresses and networks kept as parsed: to parse one takes microseconds.
+RECENT_HOSTS = 256
 
 
 class Origin(NamedTuple):
@@ -35,3 +38,15 @@ class Origin(NamedTuple):
 def as_origin(client: "Origin | Host | str | None") -> Origin:
     """Return the origin of a client described by its address only."""
     return client if isinstance(client, Origin) else Origin(client)
+
+
+def network_of(address: Host, prefix: int) -> str:
+    """Return the network of an address, as text, whatever interface a link-local address names."""
+    host_bits = address.max_prefixlen - prefix
+    return _network_text(address.version, int(address) >> host_bits << host_bits, prefix)
+
+
+@lru_cache(maxsize=RECENT_HOSTS)
+def _network_text(version: int, first: int, prefix: int) -> str:
+    address: Host = IPv4Address(first) if version == 4 else IPv6Address(first)
+    return f"{address}/{prefix}"

@@ -30,10 +30,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol, TypeAlias
 
-from electrumx.server.session.engine.origin import Host, Origin, as_origin
+from electrumx.server.session.engine.origin import Host, Origin, as_origin, network_of
 from electrumx.server.session.engine.prices import CONNECT_COST
 from electrumx.server.session.engine.session_limits import MAX_DEBT
 
@@ -141,8 +141,7 @@ def subnet_name(
 
 def _cidr(host: Host, ipv4_prefix: int, ipv6_prefix: int) -> str:
     prefix = ipv4_prefix if isinstance(host, IPv4Address) else ipv6_prefix
-    # As a number: the text of a link-local address may name an interface.
-    return str(ip_network(f"{type(host)(int(host))}/{prefix}", strict=False))
+    return network_of(host, prefix)
 
 
 def private_name(host: Host | str | None) -> str:

@@ -47,7 +47,7 @@ from typing import Any
 from electrumx.lib import util
 from electrumx.server.env import EXTRA_SESSIONS_PART, Env
 from electrumx.server.session.engine import prices, session_groups
-from electrumx.server.session.engine.origin import Host
+from electrumx.server.session.engine.origin import Host, network_of
 from electrumx.server.session.engine.session_groups import TOR_GROUP, UNKNOWN_GROUP
 from electrumx.server.session.transport.bans import BanList
 from electrumx.server.session.transport.connection_rate import ConnectionRate
@@ -56,7 +56,6 @@ from electrumx.server.session.transport.event_log import EventLog
 from electrumx.server.session.transport.ticket import (
     AdmittedConnection,
     Ticket,
-    network_of,
     parse_host,
 )
 from electrumx.server.session.transport.trust import Trust

@@ -4,14 +4,12 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
-from electrumx.server.session.engine.origin import Host, Origin
+from electrumx.server.session.engine.origin import RECENT_HOSTS, Host, Origin, network_of
 from electrumx.server.session.engine.session_groups import TOR_GROUP
 from electrumx.server.session.transport.parties import ConnectionSession
 
 # An IPv6 host has a network of so many bits to itself.
 HOST_IPV6_PREFIX = 64
-# Addresses and networks kept as parsed: to parse one takes microseconds.
-RECENT_HOSTS = 256
 
 
 class AdmittedConnection(Protocol):
@@ -108,15 +106,3 @@ def parse_host(host: str) -> IPv4Address | IPv6Address | None:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
-
-
-def network_of(address: Host, prefix: int) -> str:
-    """Return the network of an address, as text."""
-    host_bits = address.max_prefixlen - prefix
-    return _network_text(address.version, int(address) >> host_bits << host_bits, prefix)
-
-
-@lru_cache(maxsize=RECENT_HOSTS)
-def _network_text(version: int, first: int, prefix: int) -> str:
-    address: Host = IPv4Address(first) if version == 4 else IPv6Address(first)
-    return f"{address}/{prefix}"

@@ -5,7 +5,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electrumx.server.session.transport.ticket import Ticket, network_of, parse_host
+from electrumx.server.session.engine.origin import network_of
+from electrumx.server.session.transport.ticket import Ticket, parse_host
 
 
 @given(st.ip_addresses(v=4), st.integers(0, 32))
